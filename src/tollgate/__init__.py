@@ -1,0 +1,1 @@
+"""Tollgate: fraud decisions on Knative and KServe."""
