@@ -1,0 +1,1 @@
+"""Postgres: the only place with SQL. Tiles (features), the decision ledger and labels; all statements idempotent."""
