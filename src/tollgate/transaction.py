@@ -78,7 +78,7 @@ def parse_transaction(body: bytes) -> Transaction:
     """Read one transaction from JSON. Raises `Rejected` with the field and what was expected of it."""
     transaction = _decode(body, Transaction)
     for name in ("transaction_id", "customer_id", "terminal_id"):
-        _check_id(name, getattr(transaction, name))
+        check_id(name, getattr(transaction, name))
     if not 0 < transaction.amount_minor <= MAX_AMOUNT_MINOR:
         raise Rejected(
             Reason.INVALID_FIELD,
@@ -90,7 +90,7 @@ def parse_transaction(body: bytes) -> Transaction:
         value = getattr(transaction, name)
         if value is not None and not _SHORT.fullmatch(value):
             raise Rejected(Reason.INVALID_FIELD, f"{name}: expected 1 to 32 of A-Z a-z 0-9 _ -")
-    _check_moment("occurred_at", transaction.occurred_at)
+    check_moment("occurred_at", transaction.occurred_at)
     return transaction
 
 
@@ -98,9 +98,9 @@ def parse_label(body: bytes) -> Label:
     """Read one label from JSON. Raises `Rejected` with the field and what was expected of it."""
     label = _decode(body, Label)
     for name in ("transaction_id", "customer_id", "terminal_id", "source"):
-        _check_id(name, getattr(label, name))
-    _check_moment("occurred_at", label.occurred_at)
-    _check_moment("labelled_at", label.labelled_at)
+        check_id(name, getattr(label, name))
+    check_moment("occurred_at", label.occurred_at)
+    check_moment("labelled_at", label.labelled_at)
     return label
 
 
@@ -141,12 +141,14 @@ def _refuse_card_numbers(raw: dict[str, Any]) -> None:
             raise Rejected(Reason.CARD_NUMBER, f"{shown} holds what reads as a card number; send a token instead")
 
 
-def _check_id(name: str, value: str) -> None:
+def check_id(name: str, value: str) -> None:
+    """Raise `Rejected`, naming the field, unless `value` is an id as transactions, customers and terminals have."""
     if not _ID.fullmatch(value):
         raise Rejected(Reason.INVALID_FIELD, f"{name}: expected 1 to 64 of A-Z a-z 0-9 _ - : .")
 
 
-def _check_moment(name: str, value: datetime) -> None:
+def check_moment(name: str, value: datetime) -> None:
+    """Raise `Rejected`, naming the field, unless `value` has a zone and lies where epoch seconds fit the tiles."""
     if value.tzinfo is None:
         raise Rejected(Reason.INVALID_FIELD, f"{name}: expected RFC 3339 with a zone, like 2026-05-01T12:00:00Z")
     if not 0 <= value.timestamp() < 2**33:
