@@ -33,9 +33,7 @@ class Offsets:
     @classmethod
     def now(cls, bootstrap: str) -> Offsets:
         """The ends of the topics as they are now."""
-        return cls(
-            datetime.now(UTC), topics.ends(bootstrap, topics.DECISIONS), topics.ends(bootstrap, topics.DEAD_LETTERS)
-        )
+        return cls(topics.ends(bootstrap, topics.DECISIONS), topics.ends(bootstrap, topics.DEAD_LETTERS))
 
 
 @dataclass(frozen=True, slots=True)
