@@ -120,6 +120,8 @@ def _decode(body: bytes, kind: type[T]) -> T:
         raw = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Rejected(Reason.MALFORMED_JSON, f"not JSON: {error}") from None
+    except RecursionError:
+        raise Rejected(Reason.MALFORMED_JSON, "nested too deeply; a flat JSON object is expected") from None
     if not isinstance(raw, dict):
         raise Rejected(Reason.MALFORMED_JSON, f"expected a JSON object, got {type(raw).__name__}")
     _refuse_card_numbers(raw)
