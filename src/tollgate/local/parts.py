@@ -78,19 +78,14 @@ def dispatcher(layout: Layout) -> Part:
     services = {name: layout.url(name) for name in FUNCTIONS}
     return Part(
         name="dispatcher",
-        command=[
-            sys.executable,
-            "-m",
-            "tollgate.local.dispatcher",
-            "--manifests",
-            str(root() / "knative/base"),
-            "--port",
-            str(layout.port("broker")),
-            "--metrics-port",
-            str(layout.port("dispatcher_metrics")),
-        ],
-        env={"TOLLGATE_KAFKA_BOOTSTRAP": layout.kafka_bootstrap, "TOLLGATE_SERVICES": json.dumps(services)},
-        ready=lambda: probes.http(f"{layout.url('broker')}/readyz"),
+        command=[sys.executable, "-m", "tollgate.local.dispatcher", "--manifests", str(root() / "knative/base")],
+        env={
+            "TOLLGATE_KAFKA_BOOTSTRAP": layout.kafka_bootstrap,
+            "TOLLGATE_SERVICES": json.dumps(services),
+            "TOLLGATE_INGRESS_PORT": str(layout.port("broker")),
+            "TOLLGATE_METRICS_PORT": str(layout.port("dispatcher_metrics")),
+        },
+        ready=lambda: probes.http(f"{layout.url('dispatcher_metrics')}/readyz"),
         depends_on=("kafka",),
     )
 

@@ -1,0 +1,1 @@
+"""The test kit: the embedded platform as a fixture, oracles, small helpers."""
