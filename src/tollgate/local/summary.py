@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -38,7 +38,8 @@ class Offsets:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One run's account. Latencies in milliseconds from Kafka's append to the decision."""
+    """One run's account. Latencies in milliseconds from Kafka's append to the decision; `span_s` from the first
+    append to the last decision."""
 
     sent: Sent
     in_ledger: int
@@ -49,6 +50,7 @@ class Summary:
     dead: Mapping[str, int]
     p50_ms: float | None
     p99_ms: float | None
+    span_s: float
     labelled: int
     precision: float | None
     recall: float | None
@@ -116,6 +118,7 @@ def account(bootstrap: str, database_url: str, ids: Sequence[str], sent: Sent, b
         dead=Counter(letter.reason for letter in letters),
         p50_ms=latencies[len(latencies) // 2] if latencies else None,
         p99_ms=latencies[int(len(latencies) * 0.99)] if latencies else None,
+        span_s=_span(stored.values()),
         labelled=quality.labelled,
         precision=quality.precision,
         recall=quality.recall,
@@ -137,3 +140,10 @@ def wait_complete(
         if summary.complete or time.monotonic() - moved > patience_s:
             return summary
         time.sleep(1.0)
+
+
+def _span(decisions: Collection[Decision]) -> float:
+    if not decisions:
+        return 0.0
+    first, last = min(each.requested_at for each in decisions), max(each.decided_at for each in decisions)
+    return (last - first).total_seconds()
