@@ -31,7 +31,8 @@ _LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"faults": {"()": "tollgate_kserve.models.OnlyFaults"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["faults"]}},
     "root": {"level": "WARNING", "handlers": ["stderr"]},
     # The SDK logs a line a gRPC call and two an HTTP request, uvicorn one: none of them tells what metrics do not.
     "loggers": {name: {"level": "INFO"} for name in ("tollgate", "uvicorn.error")},

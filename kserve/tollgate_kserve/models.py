@@ -6,6 +6,7 @@ In: the SDK's `InferRequest`. Out: its `InferResponse`; a refusal becomes 400 or
 
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import Any
 
@@ -62,7 +63,10 @@ class ServedModel(Model):  # type: ignore[misc]
             response_id=payload.id or str(uuid.uuid4()),
             model_name=self.name,
             model_version=self.service.version,
-            infer_outputs=[InferOutput(o.name, o.shape, o.datatype, data=o.data) for o in answer.outputs],
+            # Lists: the SDK's to_grpc() fails on arrays when the request came as raw bytes.
+            infer_outputs=[
+                InferOutput(o.name, o.shape, o.datatype, o.data.reshape(-1).tolist()) for o in answer.outputs
+            ],
             parameters=dict(answer.parameters),
             use_binary_outputs=payload.use_binary_outputs,
             requested_outputs=payload.request_outputs,
@@ -92,6 +96,15 @@ class FixedModels(ModelRepositoryExtension):  # type: ignore[misc]
     async def unload(self, model_name: str) -> None:
         """Refuse."""
         raise _fixed(self._model_registry, model_name)
+
+
+class OnlyFaults(logging.Filter):
+    """Drops the stack traces that the SDK logs for every refused request: the answer says it, and they fill disks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """False for a refusal."""
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or not issubclass(kind, (InvalidInput, ModelNotFound, Unavailable))
 
 
 def handle_errors(app: FastAPI) -> None:
