@@ -11,8 +11,9 @@ import urllib.request
 from collections import defaultdict
 from typing import Any
 
-from bench.report import Metric
 from tests.kit.platform import CHECKOUT, RunningPlatform, running
+
+from bench.report import Metric
 
 PORT_BASE = 23_000
 _SAMPLE = re.compile(r"^tollgate_stage_seconds_(sum|count)\{(.*)\} (\S+)$", re.MULTILINE)
