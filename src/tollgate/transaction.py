@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -75,6 +74,12 @@ class Label(msgspec.Struct, frozen=True):
     labelled_at: datetime
 
 
+_NEEDED: dict[type, tuple[str, ...]] = {
+    kind: tuple(f.name for f in msgspec.structs.fields(kind) if f.required) for kind in (Transaction, Label)
+}
+"""The fields that must be there; looked up once, because that evaluates every annotation (0.2 ms)."""
+
+
 def parse_transaction(body: bytes) -> Transaction:
     """Read one transaction from JSON. Raises `Rejected` with the field and what was expected of it."""
     transaction = _decode(body, Transaction)
@@ -114,12 +119,6 @@ def is_card_number(text: str) -> bool:
     return total % 10 == 0
 
 
-@cache
-def _required(kind: type[Any]) -> tuple[str, ...]:
-    """The fields that must be there; kept, because looking them up evaluates every annotation (0.2 ms)."""
-    return tuple(f.name for f in msgspec.structs.fields(kind) if f.required)
-
-
 def _decode(body: bytes, kind: type[T]) -> T:
     if len(body) > MAX_BYTES:
         raise Rejected(Reason.OVERSIZE, f"{len(body)} bytes; at most {MAX_BYTES} are accepted")
@@ -132,7 +131,7 @@ def _decode(body: bytes, kind: type[T]) -> T:
     if not isinstance(raw, dict):
         raise Rejected(Reason.MALFORMED_JSON, f"expected a JSON object, got {type(raw).__name__}")
     _refuse_card_numbers(raw)
-    missing = [name for name in _required(kind) if name not in raw]
+    missing = [name for name in _NEEDED[kind] if name not in raw]
     if missing:
         raise Rejected(Reason.MISSING_FIELD, f"missing: {', '.join(missing)}")
     try:
