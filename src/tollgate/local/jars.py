@@ -62,7 +62,7 @@ SPARK = JarSet(
 
 
 def classpath(layout: Layout, jar_set: JarSet) -> list[Path]:
-    """The jars of a set that `fetch` completed, sorted. Raises `TollgateError` when they are not there."""
+    """The jars of a set that `ensure` completed, sorted. Raises `TollgateError` when they are not there."""
     folder = layout.jars / jar_set.name
     if not is_complete(folder, jar_set):
         raise TollgateError(f"the {jar_set.name} jars are not in {folder}: `tollgate up` downloads them")
@@ -75,7 +75,7 @@ def is_complete(folder: Path, jar_set: JarSet) -> bool:
     return stamp.is_file() and stamp.read_text() == _stamp(jar_set)
 
 
-def fetch(layout: Layout, jar_set: JarSet, progress: Callable[[str], None] = lambda _: None) -> Path:
+def ensure(layout: Layout, jar_set: JarSet, progress: Callable[[str], None] = lambda _: None) -> Path:
     """Download a set unless it is there, verify it, and put it in place at once. Returns its folder.
 
     `progress` hears lines such as "kafka jars: 12 of 56". Raises `TollgateError` saying what could not be had.
