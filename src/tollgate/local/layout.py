@@ -20,6 +20,7 @@ DEFAULT_PORT_BASE = 18_000
 HOST = "127.0.0.1"
 
 OFFSETS = {
+    "console": 0,
     "broker": 1,
     "gateway": 2,
     "mlflow": 3,

@@ -113,6 +113,21 @@ def spark(layout: Layout, env: dict[str, str]) -> Part:
     )
 
 
+def console(layout: Layout) -> Part:
+    """The web page on the living flow. It depends on nothing: what is away, it shows."""
+    return Part(
+        name="console",
+        command=[sys.executable, "-m", "tollgate.local.console"],
+        env={
+            "TOLLGATE_HOME": str(layout.home),
+            "TOLLGATE_PORT_BASE": str(layout.port_base),
+            "TOLLGATE_KAFKA_BOOTSTRAP": layout.kafka_bootstrap,
+            "TOLLGATE_DATABASE_URL": layout.database_url().reveal(),
+        },
+        ready=lambda: probes.http(f"{layout.url('console')}/healthz"),
+    )
+
+
 def _own_code(folder: str) -> dict[str, str]:
     """The part's environment holds only what its image would; the code comes from the checkout."""
     return {"PYTHONPATH": os.pathsep.join(str(root() / each) for each in ("src", folder))}

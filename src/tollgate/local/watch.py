@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
@@ -44,6 +45,16 @@ class Snapshot:
         return sum(self.outcomes.values())
 
 
+class Listener(Protocol):
+    """Who wants each record, not only the sums. Called in the watching thread: be quick, do not raise."""
+
+    def decided(self, decision: Decision) -> None:
+        """A decision landed on its topic."""
+
+    def dead(self, letter: dead_letters.DeadLetter) -> None:
+        """An event landed on the dead-letter topic."""
+
+
 @dataclass
 class _Totals:
     outcomes: Counter[Outcome] = field(default_factory=Counter)
@@ -58,8 +69,10 @@ class _Totals:
 class Watch:
     """A thread that follows the topics until `stop`; `snapshot` may be called from anywhere."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, listener: Listener | None = None) -> None:
+        """Raises `Retryable` when Kafka, or a topic, is not there yet."""
         self._bootstrap = bootstrap
+        self._listener = listener
         self._totals = _Totals()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -106,12 +119,15 @@ class Watch:
     def _take(self, record: Record) -> None:
         totals = self._totals
         if record.topic == DEAD_LETTERS:
-            totals.dead[dead_letters.read(record).reason] += 1
+            letter = dead_letters.read(record)
+            totals.dead[letter.reason] += 1
+            if self._listener is not None:
+                self._listener.dead(letter)
             return
         try:
             event = from_kafka(record.headers, record.value)
             decision = msgspec.json.decode(event.data if event else record.value, type=Decision)
-        except (TollgateError, msgspec.DecodeError) as error:
+        except (TollgateError, msgspec.DecodeError, UnicodeDecodeError) as error:
             totals.trouble = f"topic {DECISIONS} {record.position}: {error}"
             return
         totals.outcomes[decision.outcome] += 1
@@ -119,6 +135,8 @@ class Watch:
         totals.arrivals.append(time.monotonic())
         if decision.outcome is not Outcome.APPROVE:
             totals.flagged.append(decision)
+        if self._listener is not None:
+            self._listener.decided(decision)
 
     def _measure_lag(self) -> None:
         admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0})
