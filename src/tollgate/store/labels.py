@@ -53,7 +53,7 @@ def write_many(connection: Connection, labels: Sequence[Label]) -> list[Label | 
 
 def of(connection: Connection, transaction_id: str) -> dict[str, bool]:
     """The standing verdict (is it a fraud) of each source about one transaction."""
-    with connection, connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute("SELECT source, is_fraud FROM labels WHERE transaction_id = %s", (transaction_id,))
         return dict(cursor.fetchall())
 

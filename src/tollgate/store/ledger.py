@@ -1,15 +1,16 @@
 """The decision ledger: what was decided about each transaction, once, for good.
 
 In: `Decided` from function `record`. Out: `Recorded` with the decision as stored (its JSON is the same bytes each
-time), and for the command line `find`, `latest`, `summary`, `quality`. One commit holds everything about a decision:
-`ledger_ids` decides who is first, the row in the day's partition says what was decided.
+time), and for the command line `find`, `decisions`, `latest`, `summary`, `quality` (these only read; the caller ends
+the transaction). One commit holds everything about a decision: `ledger_ids` decides who is first, the row in the
+day's partition says what was decided.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date
 from typing import Any
 
 import msgspec
@@ -22,7 +23,18 @@ from tollgate.store.connection import Connection
 from tollgate.store.ledger_report import Quality, Summary, quality, summary
 from tollgate.transaction import Transaction
 
-__all__ = ["Entry", "Quality", "Recorded", "Summary", "find", "latest", "quality", "record", "record_many", "summary"]
+__all__ = [
+    "Quality",
+    "Recorded",
+    "Summary",
+    "decisions",
+    "find",
+    "latest",
+    "quality",
+    "record",
+    "record_many",
+    "summary",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +43,6 @@ class Recorded:
 
     decision: Decision
     first: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One row of the ledger."""
-
-    decision: Decision
-    transaction: Transaction
-    features: list[float]
-    features_hash: str
-    recorded_at: datetime
 
 
 _COLUMNS = (
@@ -97,23 +98,29 @@ def record_many(connection: Connection, decided: Sequence[Decided]) -> list[Reco
     return [_result(each.transaction, stored, i in firsts) for i, each in enumerate(decided)]
 
 
-def find(connection: Connection, transaction_id: str) -> Entry | None:
-    """The ledger's entry for one transaction, None when it was never decided."""
-    with connection, connection.cursor() as cursor:
-        cursor.execute(f"{_READ}, l.recorded_at{_BY_ID} WHERE i.transaction_id = %s", (transaction_id,))
+def find(connection: Connection, transaction_id: str) -> Decided | None:
+    """The decision about one transaction with what it was made from; None when it was never decided."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"{_READ}{_BY_ID} WHERE i.transaction_id = %s", (transaction_id,))
         row = cursor.fetchone()
-    return None if row is None else _entry(row)
+    return None if row is None else _decided(row)
 
 
-def latest(connection: Connection, limit: int = 20, outcomes: Sequence[Outcome] = tuple(Outcome)) -> list[Entry]:
-    """The entries recorded last, newest first, at most `limit`, of the given outcomes."""
-    with connection, connection.cursor() as cursor:
+def decisions(connection: Connection, ids: Collection[str]) -> dict[str, Decision]:
+    """The decisions about those of `ids` that were decided, by transaction id."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"{_READ}{_BY_ID} WHERE i.transaction_id = ANY(%s)", (list(ids),))
+        return {row[1]: _decision(row) for row in cursor}
+
+
+def latest(connection: Connection, limit: int = 20, outcomes: Collection[Outcome] = tuple(Outcome)) -> list[Decided]:
+    """What was recorded last, newest first, at most `limit`, of the given outcomes."""
+    with connection.cursor() as cursor:
         cursor.execute(
-            f"{_READ}, l.recorded_at FROM ledger l WHERE l.outcome = ANY(%s)"
-            " ORDER BY l.recorded_at DESC, l.transaction_id LIMIT %s",
+            f"{_READ} FROM ledger l WHERE l.outcome = ANY(%s) ORDER BY l.recorded_at DESC, l.transaction_id LIMIT %s",
             ([outcome.value for outcome in outcomes], limit),
         )
-        return [_entry(row) for row in cursor.fetchall()]
+        return [_decided(row) for row in cursor]
 
 
 def _day(transaction: Transaction) -> date:
@@ -164,5 +171,5 @@ def _decision(row: Sequence[Any]) -> Decision:
     )
 
 
-def _entry(row: Sequence[Any]) -> Entry:
-    return Entry(_decision(row), Transaction(*row[1:9]), row[11], row[12], row[25])
+def _decided(row: Sequence[Any]) -> Decided:
+    return Decided(_decision(row), Transaction(*row[1:9]), row[11], row[12])

@@ -14,6 +14,11 @@ from psycopg2 import sql
 from tollgate.store.connection import Connection
 
 _LOCK = 7_105_002
+# Asked of pg_inherits and not of to_regclass: that may remember from before the lock that there was no such table.
+_EXISTS = (
+    "SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+    " WHERE i.inhparent = 'ledger'::regclass AND c.relname = %s)"
+)
 
 
 def ensure(connection: Connection, days: Iterable[date]) -> None:
@@ -21,11 +26,11 @@ def ensure(connection: Connection, days: Iterable[date]) -> None:
     for day in sorted(set(days)):
         name = f"ledger_{day:%Y%m%d}"
         with connection, connection.cursor() as cursor:
-            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (name,))
+            cursor.execute(_EXISTS, (name,))
             if cursor.fetchone() == (True,):
                 continue
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (name,))
+            cursor.execute(_EXISTS, (name,))
             if cursor.fetchone() == (True,):
                 continue
             table = sql.Identifier(name)

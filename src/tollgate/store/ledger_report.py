@@ -5,6 +5,7 @@ In: the ledger and the labels. Out: `Summary`, `Quality`, for the command line (
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -53,7 +54,7 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 def summary(connection: Connection, since: datetime = _BEGINNING) -> Summary:
     """What was recorded at or after `since` (wall clock, not the transactions' own time)."""
-    with connection, connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute(
             "SELECT outcome, count(*), count(*) FILTER (WHERE degraded) FROM ledger"
             " WHERE recorded_at >= %s GROUP BY outcome",
@@ -71,9 +72,9 @@ def summary(connection: Connection, since: datetime = _BEGINNING) -> Summary:
     return Summary({o: counts.get(o, 0) for o in Outcome}, sum(row[2] for row in rows), p50, p99)
 
 
-def quality(connection: Connection, since: datetime = _BEGINNING) -> Quality:
-    """Count the labelled decisions recorded at or after `since`. Of several sources the newest verdict counts."""
-    with connection, connection.cursor() as cursor:
+def quality(connection: Connection, ids: Collection[str] | None = None) -> Quality:
+    """Decisions against labels, all of them or those about `ids`. Of several sources the newest verdict counts."""
+    with connection.cursor() as cursor:
         cursor.execute(
             "WITH verdicts AS ("
             " SELECT DISTINCT ON (transaction_id) transaction_id, is_fraud FROM labels"
@@ -82,8 +83,8 @@ def quality(connection: Connection, since: datetime = _BEGINNING) -> Quality:
             " count(*) FILTER (WHERE v.is_fraud AND l.outcome <> 'approve')"
             " FROM verdicts v JOIN ledger_ids i USING (transaction_id)"
             " JOIN ledger l ON l.occurred_on = i.occurred_on AND l.transaction_id = i.transaction_id"
-            " WHERE l.recorded_at >= %s",
-            (since,),
+            " WHERE %(ids)s IS NULL OR i.transaction_id = ANY(%(ids)s)",
+            {"ids": None if ids is None else list(ids)},
         )
         row = cursor.fetchone()
     assert row is not None
