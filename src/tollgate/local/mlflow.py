@@ -8,7 +8,6 @@ Nothing on the decision path waits for the server.
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from tollgate.errors import TollgateError
 from tollgate.local import probes
 from tollgate.local.layout import HOST, Layout
 from tollgate.local.part import Part
+from tollgate.local.process import environment
 
 _PREPARE = """
 import os
@@ -70,7 +70,7 @@ def prepare_store(layout: Layout) -> None:
         return
     done = subprocess.run(
         [sys.executable, "-c", _PREPARE],
-        env={**os.environ, **_server_env(layout)},
+        env=environment(layout, _server_env(layout)),
         capture_output=True,
         text=True,
         timeout=300,
