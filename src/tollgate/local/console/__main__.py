@@ -1,7 +1,8 @@
 """`python -m tollgate.local.console`: the page on port base + 0, until SIGTERM.
 
 In: TOLLGATE_HOME, TOLLGATE_PORT_BASE, TOLLGATE_KAFKA_BOOTSTRAP, TOLLGATE_DATABASE_URL, TOLLGATE_POLICY_FILE.
-Out: exit code 0 after an orderly stop, 2 when a setting is wrong.
+Out: exit code 0 after an orderly stop, 1 when something unforeseen ended a loop (the supervisor starts the page
+again), 2 when a setting is wrong.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from tollgate.settings import Settings
 log = logging.getLogger("tollgate.local.console")
 
 
-async def run(layout: Layout, settings: Settings) -> None:
-    """Serve until a signal asks to stop."""
+async def run(layout: Layout, settings: Settings) -> int:
+    """Serve until a signal asks to stop; answers the exit code."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -40,6 +41,15 @@ async def run(layout: Layout, settings: Settings) -> None:
         asyncio.create_task(each)
         for each in (flow.keep(), console.keep(), lookup.keep(lambda: [d.transaction_id for d in flow.flagged()]))
     ]
+    failures: list[BaseException] = []
+
+    def ended(keeper: asyncio.Task[None]) -> None:
+        if not keeper.cancelled() and (error := keeper.exception()) is not None:
+            failures.append(error)
+            stop.set()
+
+    for keeper in keepers:
+        keeper.add_done_callback(ended)
     try:
         await stop.wait()
     finally:
@@ -49,6 +59,9 @@ async def run(layout: Layout, settings: Settings) -> None:
         await runner.cleanup()
         await asyncio.to_thread(flow.stop)
         lookup.close()
+    for error in failures:
+        log.error("cannot continue", exc_info=error)
+    return 1 if failures else 0
 
 
 def main() -> int:
@@ -57,11 +70,10 @@ def main() -> int:
     try:
         layout = Layout.resolve()
         settings = Settings.read("kafka_bootstrap", "database_url")
-        asyncio.run(run(layout, settings))
+        return asyncio.run(run(layout, settings))
     except ConfigurationError as error:
         log.error("%s", error)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

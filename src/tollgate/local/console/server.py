@@ -19,12 +19,12 @@ from tollgate.local import health
 from tollgate.local.console.flow import Flow
 from tollgate.local.console.lookup import Lookup
 from tollgate.local.console.state import details, document
-from tollgate.local.layout import Layout
+from tollgate.local.layout import Layout, checkout
 from tollgate.policy import Policy
 from tollgate.transaction import check_id
 
 _EVERY_S = 1.0
-_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "md": "text/plain"}
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -65,6 +65,10 @@ class Console:
         for file in (files(__package__) / "page").iterdir():
             path = "/" if file.name == "index.html" else f"/{file.name}"
             app.router.add_get(path, _file(file.read_bytes(), file.name), allow_head=False)
+        if (root := checkout()) is not None:  # the guide: what there is of it, as text
+            for guide in (root / "README.md", *(root / "docs").glob("*.md")):
+                if guide.is_file():
+                    app.router.add_get(f"/docs/{guide.name}", _file(guide.read_bytes(), guide.name), allow_head=False)
         return app
 
     async def keep(self) -> None:

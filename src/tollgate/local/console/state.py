@@ -22,6 +22,8 @@ from tollgate.local.layout import Layout
 from tollgate.policy import Policy
 
 _LONGEST = 300
+GUIDE = "/docs/README.md"
+_LINKS = ("v2", "mlflow", "broker")
 _TRIGGER = "knative-trigger-tollgate-"
 
 
