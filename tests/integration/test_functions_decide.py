@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from kit import events, v2_server
-from kit.function_process import Answer, FunctionProcess, command, environment, free_port
+from kit.function_process import ROOT, Answer, FunctionProcess, command, environment, free_port, start
 from kit.v2_server import ModelServer
 from tollgate import policy
 from tollgate.decision import Decided, Outcome
@@ -39,7 +39,7 @@ def python() -> Path:
 @pytest.fixture(scope="module")
 def served(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FunctionProcess, ModelServer]]:
     with ModelServer() as server:
-        settings = {"TOLLGATE_MODEL_URL": server.url, "TOLLGATE_MODEL_TIMEOUT_MS": "500"}
+        settings = {"TOLLGATE_MODEL_URL": server.url, "TOLLGATE_MODEL_TIMEOUT_MS": "20000"}
         with FunctionProcess(python, "decide", settings, tmp_path_factory.mktemp("decide")) as process:
             yield process, server
 
@@ -291,14 +291,17 @@ def test_an_input_that_the_model_server_refuses_is_a_dead_letter_in_its_words(
     assert "occurred_at: expected RFC 3339" in json.loads(answer.body)["detail"]
 
 
-def test_a_model_server_that_is_too_slow_means_try_again(decide: FunctionProcess, model: ModelServer) -> None:
+def test_a_model_server_that_is_too_slow_means_try_again(python: Path, tmp_path: Path) -> None:
     async def slow(asked: str, answer: dict[str, Any]) -> None:
         await asyncio.sleep(1.0)
 
-    model.misbehave = slow
-    (answer,) = decide.deliver(transaction_event())
+    with ModelServer() as server:
+        server.misbehave = slow
+        settings = {"TOLLGATE_MODEL_URL": server.url, "TOLLGATE_MODEL_TIMEOUT_MS": "300"}
+        with FunctionProcess(python, "decide", settings, tmp_path) as process:
+            (answer,) = process.deliver(transaction_event())
     assert reason(answer) == (503, "retryable")
-    assert "500 ms" in json.loads(answer.body)["detail"]
+    assert "300 ms" in json.loads(answer.body)["detail"]
 
 
 @pytest.mark.parametrize("bad", ["NaN", "null", "1.5", "-0.1", '"0.1"', "true", "Infinity"])
@@ -368,6 +371,27 @@ def test_a_model_server_that_is_away_means_try_again_until_it_is_back(python: Pa
             assert reason(process.deliver(event)[0]) == (503, "retryable")
             with ModelServer(port=port):
                 assert read(process.deliver(event)[0]).decision.outcome is Outcome.APPROVE
+
+
+def test_an_image_that_the_func_cli_builds_answers_the_same(python: Path, tmp_path: Path) -> None:
+    with ModelServer() as server:
+        settings = {"TOLLGATE_MODEL_URL": server.url}
+        with FunctionProcess(python, "decide", settings, tmp_path, plain=True) as process:
+            declined, malformed = process.deliver(
+                transaction_event(amount_minor=DECLINED), events.from_kafka_source(b'{"transaction_id": ')
+            )
+    assert read(declined).decision.outcome is Outcome.DECLINE
+    assert declined.event().extensions["origin"] == "transactions/3/5"
+    assert read(declined).decision.requested_at == datetime(2026, 5, 1, 12, 0, 1, 500_000, tzinfo=UTC)
+    assert reason(malformed) == (422, "malformed_json")
+
+
+@pytest.mark.parametrize("name", ["decide", "record", "label"])
+def test_each_functions_own_tests_pass_in_its_environment(python: Path, tmp_path: Path, name: str) -> None:
+    log = tmp_path / "log"
+    words = [python, "-W", "error", "-m", "unittest", "discover", "-s", "tests", "-t", "."]
+    assert start(words, {}, log, ROOT / "functions" / name).wait(60) == 0, log.read_text()
+    assert "OK" in log.read_text()
 
 
 def test_another_policy_file_makes_other_decisions(python: Path, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tollgate.local.supervisor import Supervisor
 from tollgate.store import labels, ledger
 from tollgate.store.connection import Connection, connect, migrate
 from tollgate.transaction import Label
+from tollgate_functions.lanes import Lanes
 
 pytestmark = pytest.mark.integration
 
@@ -123,12 +125,22 @@ def test_many_different_ones_at_once_are_each_answered_with_their_own(record: Fu
     assert [read(answer) for answer in answers] == [each.decision for each in made]
 
 
-def test_one_that_postgres_cannot_hold_does_not_spoil_those_that_wait_with_it(record: FunctionProcess) -> None:
-    made = [events.decided(events.transaction()) for _ in range(60)]
-    made[30] = msgspec.structs.replace(made[30], features_hash="nul\x00")
-    answers = record.deliver(*map(events.decided_event, made))
-    assert [answer.status for answer in answers] == [200] * 30 + [500] + [200] * 29
-    assert "nul" not in record.log.read_text()
+def test_one_that_fails_does_not_spoil_those_that_wait_with_it(url: str) -> None:
+    def work(connection: Connection, items: Sequence[int]) -> list[int]:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 100 / unnest(%s)", (list(items),))
+            return [value for (value,) in cursor]
+
+    async def run() -> list[int | BaseException]:
+        lanes: Lanes[int, int] = Lanes(url, "tests", work)
+        try:
+            return await asyncio.gather(*map(lanes.submit, [1, 2, 0, 4, 5]), return_exceptions=True)
+        finally:
+            lanes.close()
+
+    one, two, zero, four, five = asyncio.run(run())
+    assert (one, two, four, five) == (100, 50, 25, 20)
+    assert isinstance(zero, psycopg2.errors.DivisionByZero)
 
 
 def _broken(**changes: Any) -> bytes:
@@ -150,6 +162,7 @@ def _broken(**changes: Any) -> bytes:
         (_broken(decision__probability=1.5), "invalid_field"),
         (_broken(decision__transaction_id="another"), "invalid_field"),
         (_broken(decision__decided_at="2026-05-01T12:00:00"), "invalid_field"),
+        (_broken(decision__policy_version="nul\x00"), "invalid_field"),
         (_broken(transaction__amount_minor=0), "invalid_field"),
         (_broken(transaction__customer_id="4111111111111111"), "card_number"),
     ],

@@ -25,6 +25,7 @@ from tollgate.events import CloudEvent, from_http, to_http
 from tollgate.local import environments
 from tollgate.local.layout import Layout
 
+_PLAIN = "from func_python.cloudevent import serve; from function import new; serve(new)"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -43,33 +44,44 @@ class Answer:
 
 def environment(layout: Layout) -> Path:
     """The functions' Python, installed when it is not there yet."""
-    environments.ensure(layout, "functions", lambda _: None)
-    return layout.env / "functions/bin/python"
+    return environments.ensure(layout, "functions")
 
 
 def command(python: Path, name: str, settings: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Start `python -m tollgate_functions <name>` with these settings and nothing of Tollgate's from outside."""
+    return start([python, "-m", "tollgate_functions", name], settings, log, log.parent)
+
+
+def start(words: Sequence[str | Path], settings: Mapping[str, str], log: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """Start any command in `folder` as the functions' environment would see it."""
     outside = {k: v for k, v in os.environ.items() if not k.startswith("TOLLGATE_")}
     with log.open("ab") as out:
         return subprocess.Popen(
-            [python, "-m", "tollgate_functions", name],
+            words,
             env={**outside, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'functions'}", **settings},
             stdout=out,
             stderr=subprocess.STDOUT,
-            cwd=log.parent,
+            cwd=folder,
         )
 
 
 class FunctionProcess:
     """`with FunctionProcess(python, "decide", settings, folder) as decide:` runs it until the block ends."""
 
-    def __init__(self, python: Path, name: str, settings: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, python: Path, name: str, settings: Mapping[str, str], folder: Path, *, plain: bool = False
+    ) -> None:
+        """`plain` serves the folder the way an image built by the func CLI does, with func-python and nothing else."""
         port, metrics = free_port(), free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._metrics = f"http://127.0.0.1:{metrics}/metrics"
         self.log = folder / f"{name}.log"
         listen = {"LISTEN_ADDRESS": f"127.0.0.1:{port}", "TOLLGATE_METRICS_PORT": str(metrics)}
-        self._process = command(python, name, {**listen, **settings}, self.log)
+        if plain:
+            words = [python, "-c", _PLAIN]
+            self._process = start(words, {**listen, **settings}, self.log, ROOT / "functions" / name)
+        else:
+            self._process = command(python, name, {**listen, **settings}, self.log)
 
     def __enter__(self) -> FunctionProcess:
         for _ in range(200):

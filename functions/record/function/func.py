@@ -81,6 +81,8 @@ def _decided(body: bytes) -> Decided:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         wrong = isinstance(error, msgspec.ValidationError)
         raise Rejected(Reason.INVALID_FIELD if wrong else Reason.MALFORMED_JSON, f"not a decision: {error}") from None
+    if b"\\u0000" in body:
+        raise Rejected(Reason.INVALID_FIELD, "a text holds the character NUL, which Postgres cannot store")
     parse_transaction(msgspec.json.encode(decided.transaction))
     decision = decided.decision
     if decision.transaction_id != decided.transaction.transaction_id:
