@@ -26,7 +26,8 @@ from tollgate.local.layout import Layout
 
 LOCK = Path(__file__).with_name("jars.lock")
 _ATTEMPTS = 3
-_FAILURE = re.compile(r"Server access error at url (\S+) \((.+)\)|(\S+#\S+;\S+): not found")
+_NO_ACCESS = re.compile(r"Server access error at url (\S+) \((.+)\)")
+_NOT_FOUND = re.compile(r"(\S+#\S+;\S+): not found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +188,12 @@ def _wanted(jar_set: JarSet) -> str:
 
 
 def _explain(jar_set: JarSet, output: str) -> str:
-    first = next(iter(_FAILURE.finditer(output)), None)
-    if first is None:
-        what = " ".join(output.strip().splitlines()[-3:]) or "Ivy said nothing"
+    if no_access := _NO_ACCESS.search(output):
+        what = f"{no_access[1]}: {no_access[2]}"
+    elif not_found := _NOT_FOUND.search(output):
+        what = f"{not_found[1]} not found"
     else:
-        what = f"{first[1]}: {first[2]}" if first[1] else f"{first[3]} not found"
+        what = " ".join(output.strip().splitlines()[-3:]) or "Ivy said nothing"
     if "CertPath" in output:
         hint = "the certificate is not trusted here: set SSL_CERT_FILE to a PEM bundle that has its authority"
     elif "UnknownHost" in output or "timed out" in output or "refused" in output:

@@ -74,7 +74,7 @@ def running_pid(layout: Layout) -> int | None:
     """The pid of the supervisor that runs on this home, or None."""
     try:
         file = (layout.run / "lock").open("r+")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     with file:
         return None if _try(file) else _noted(file)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from tollgate.errors import TollgateError
 from tollgate.local import child
 from tollgate.local.layout import Layout
-from tollgate.local.process import kill_group, tail
+from tollgate.local.process import environment, kill_group, tail
 from tollgate.local.stages import Reporter
 
 _STOP_CHECK_S = 0.2
@@ -41,7 +41,7 @@ def run(
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env={**os.environ, **env},
+            env=environment(layout, env),
             cwd=layout.home,
         )
         assert process.stdout is not None
