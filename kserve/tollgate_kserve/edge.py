@@ -26,6 +26,8 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 MAX_BODY = 8 * 1024 * 1024
 """Largest request body, in bytes: what gRPC takes too, and room for 10,000 rows."""
+MAX_DRAINED = 4 * MAX_BODY
+"""How much of a body over the limit is read and thrown away before the connection is closed."""
 _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/infer)?")
 _BINARY = b"inference-header-content-length"
 _log = logging.getLogger("tollgate.model")
@@ -114,20 +116,27 @@ def _output(output: Output) -> dict[str, Any]:
 
 
 async def _read(scope: Message, receive: Receive) -> bytes:
-    """The whole body. Raises `Rejected` as soon as it is known to be over the limit."""
+    """The whole body. Raises `Rejected` when it is over the limit, after having thrown away what a client may still
+    be sending: one that is cut off while it sends sees a reset connection instead of the answer.
+    """
     announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     too_large = Rejected(Reason.OVERSIZE, f"the request body is over the limit of {MAX_BODY} bytes")
-    if announced.isdigit() and int(announced) > MAX_BODY:
+    if announced.isdigit() and int(announced) > MAX_DRAINED:
         raise too_large
     parts, size = [], 0
     while True:
         message = await receive()
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > MAX_BODY:
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_DRAINED:
             raise too_large
+        if size <= MAX_BODY:
+            parts.append(part)
         if not message.get("more_body"):
-            return b"".join(parts)
+            break
+    if size > MAX_BODY:
+        raise too_large
+    return b"".join(parts)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
