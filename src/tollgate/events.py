@@ -36,6 +36,7 @@ SOURCE_RECORD: Final = "/tollgate/record"
 SOURCE_LABEL: Final = "/tollgate/label"
 
 STRUCTURED_JSON: Final = "application/cloudevents+json"
+_KAFKA_ID = re.compile(r"partition:(\d+)/offset:(\d+)")
 _BATCH: Final = "application/cloudevents-batch"
 _NAME = re.compile(r"[a-z0-9]+")
 _TIME = re.compile(
@@ -109,6 +110,16 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
     def with_extensions(self, extensions: Mapping[str, str]) -> CloudEvent:
         """The same event with more (or other) extensions."""
         return msgspec.structs.replace(self, extensions={**self.extensions, **extensions})
+
+
+def origin(event: CloudEvent) -> str:
+    """Where an event entered Tollgate: topic/partition/offset for a Kafka record, else source#id."""
+    if known := event.extensions.get("origin"):
+        return known
+    found = _KAFKA_ID.fullmatch(event.id)
+    if event.type == KAFKA_EVENT and found:
+        return f"{event.source.rpartition('#')[2]}/{found[1]}/{found[2]}"
+    return f"{event.source}#{event.id}"
 
 
 def from_http(headers: Mapping[str, str], body: bytes) -> CloudEvent:

@@ -73,7 +73,7 @@ class Dispatcher:
         shutil.copytree(KNATIVE, self._manifests)
         for path in self._manifests.glob("*.yaml"):  # the same mesh, quicker to lose patience
             path.write_text(path.read_text().replace("PT0.2S", "PT0.002S").replace("PT30S", "PT2S"))
-        self._env = os.environ | {
+        self.environ = os.environ | {
             "TOLLGATE_KAFKA_BOOTSTRAP": layout.kafka_bootstrap,
             "TOLLGATE_INGRESS_PORT": str(layout.port("broker")),
             "TOLLGATE_METRICS_PORT": str(layout.port("dispatcher_metrics")),
@@ -81,10 +81,12 @@ class Dispatcher:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "tollgate.local.dispatcher", "--manifests", str(self._manifests)]
+
     def start(self) -> None:
-        command = [sys.executable, "-m", "tollgate.local.dispatcher", "--manifests", str(self._manifests)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
+            self._process = subprocess.Popen(self.command(), env=self.environ, stdout=log, stderr=log)
         wait_for(lambda: status(f"{self.base}/readyz") == 200, 30, f"the dispatcher is not ready, see {self.log}")
 
     def end(self, number: int) -> int:
@@ -527,5 +529,16 @@ def test_kafka_restarting_answers_503_meanwhile_and_loses_nothing(
     supervisor.wait_ready("kafka")
     wait_for(lambda: set(map(name_of, topics.read("decisions"))) >= good, 60, "decisions are missing")
     wait_for(lambda: set(buried(topics, "503")) >= exhausted, 30, "dead letters are missing")
-    wait_for(lambda: status(dispatcher.broker, body, headers) == 202, 20, "the ingress did not recover")
-    wait_for(lambda: status(f"{dispatcher.base}/readyz") == 200, 10, "ready is not said")
+    wait_for(lambda: status(f"{dispatcher.base}/readyz") == 200, 20, "ready is not said")
+    assert status(dispatcher.broker, body, headers) == 202
+
+
+def test_a_second_dispatcher_says_that_its_port_is_taken_and_disturbs_nobody(
+    dispatcher: Dispatcher, functions: dict[str, StubFunction], topics: Topics
+) -> None:
+    second = dispatcher.command()
+    done = subprocess.run(second, env=dispatcher.environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "is another dispatcher running?" in done.stderr
+    topics.send(["undisturbed-1"])
+    wait_for(lambda: len(topics.read("decisions")) == 1, 20, "the first one stopped")

@@ -40,6 +40,7 @@ class Dispatcher:
     def __init__(self, mesh: Mesh, settings: Settings) -> None:
         self._settings = settings
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._watch: asyncio.Task[None] | None = None
         self._writer = Writer(settings.kafka_bootstrap, self._fail)
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
@@ -55,19 +56,21 @@ class Dispatcher:
         self._observability = web.AppRunner(observability(self.missing), access_log=None)
 
     async def start(self) -> None:
-        """Open the ports, then the Triggers, then the sources that feed them."""
+        """Open the ports, then the Triggers, then the sources that feed them. Raises `OSError` for a taken port."""
         for runner, port in (
             (self._observability, self._settings.metrics_port),
             (self._ingress, self._settings.ingress_port),
         ):
             await runner.setup()
             await web.TCPSite(runner, self._settings.host, port).start()
-        await self._writer.connect()
+        self._watch = asyncio.create_task(self._watch_kafka())
         for pump in (*self._triggers, *self._sources):
             pump.start()
 
     async def stop(self) -> None:
         """Take in nothing more, finish what is under way, commit."""
+        if self._watch is not None:
+            self._watch.cancel()
         await self._ingress.cleanup()
         for group in (self._sources, self._triggers):
             await asyncio.gather(*(pump.stop(self._settings.grace) for pump in group))
@@ -81,6 +84,12 @@ class Dispatcher:
             return "Kafka does not answer"
         waiting = sum(not pump.ready for pump in (*self._triggers, *self._sources))
         return f"{waiting} consumers wait for their partitions" if waiting else ""
+
+    async def _watch_kafka(self) -> None:
+        while True:  # readiness must come back without waiting for the next event
+            if not self._writer.reachable:
+                await self._writer.connect()
+            await asyncio.sleep(1)
 
     def _trigger(self, trigger: Trigger) -> Pump:
         def select(message: Message) -> CloudEvent | None:
@@ -101,7 +110,8 @@ class Dispatcher:
         def select(message: Message) -> CloudEvent:
             return to_event(source, message)
 
-        courier = self._courier(f"source-{source.name}", source, source.sink)
+        name = f"source-{source.name}" + (f"-{member}" if member else "")
+        courier = self._courier(name, source, source.sink)
         config = self._consumer(source.group, member, source.initial_offset)
         return Pump(courier, config, source.topics, select, _WINDOW, self._fail)
 
@@ -149,7 +159,11 @@ async def run(mesh: Mesh, settings: Settings) -> int:
         loop.add_signal_handler(number, stop.set)
     dispatcher = Dispatcher(mesh, settings)
     try:
-        await dispatcher.start()
+        try:
+            await dispatcher.start()
+        except OSError as error:
+            log.error("cannot listen: %s: is another dispatcher running?", error)
+            return 1
         log.info("ingress on port %d: %s", settings.ingress_port, ", ".join(mesh.brokers))
         stopped = asyncio.ensure_future(stop.wait())
         await asyncio.wait((stopped, dispatcher.failed), return_when=asyncio.FIRST_COMPLETED)

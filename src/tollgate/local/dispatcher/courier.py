@@ -113,6 +113,8 @@ class Courier:
                 content = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return Answer(_NO_ANSWER, f"no answer: {type(error).__name__}".encode())
+        except ValueError:  # an attribute that no HTTP header can hold, written to the topic by somebody else
+            return _refusal(400, Reason.INVALID_FIELD, "the event cannot be sent over HTTP")
         answer = Answer(response.status, content)
         if verdict(response.status) is not Verdict.DELIVERED:
             answer.retry_after = retry_after(response.headers.get("retry-after"), datetime.now(UTC))

@@ -18,7 +18,7 @@ from tollgate.local.dispatcher.manifests import Topic
 from tollgate.local.dispatcher.metrics import INGRESS
 from tollgate.local.dispatcher.writer import Writer
 
-_HEADROOM = 64 * 1024  # a structured event's attributes; base64 data must fit as well
+_MAX_BODY_BYTES = 2 * MAX_EVENT_BYTES  # a structured event may carry its data in base64, a third longer
 
 
 def ingress(brokers: Mapping[str, Topic], writer: Writer, ready: Callable[[], str]) -> web.Application:
@@ -29,7 +29,7 @@ def ingress(brokers: Mapping[str, Topic], writer: Writer, ready: Callable[[], st
         INGRESS.labels(str(response.status)).inc()
         return response
 
-    app = web.Application(client_max_size=MAX_EVENT_BYTES + _HEADROOM)
+    app = web.Application(client_max_size=_MAX_BODY_BYTES)
     app.router.add_post("/{namespace}/{broker}", post)
     _health(app, ready)
     return app

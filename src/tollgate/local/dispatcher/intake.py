@@ -30,6 +30,9 @@ _MEASURE_EVERY = 1.0
 _STAY_IN_GROUP = 60.0
 _IDLE_POLL = 0.2
 _BUSY_POLL = 0.02
+_PACE = 0.002
+_PACE_COLD = 0.02
+_COLD_AFTER = 1.0
 
 
 @dataclass(slots=True)
@@ -73,7 +76,7 @@ class Intake:
         self._done: deque[Arrival] = deque()
         self._room = threading.Event()
         self._stop_reading = self._stop = False
-        self._last_commit = self._last_measure = self._last_poll = 0.0
+        self._last_commit = self._last_measure = self._last_poll = self._last_match = 0.0
         self._complaints: dict[int, float] = {}
         self._consumer = Consumer({**config, "on_commit": self._on_commit, "logger": log})
         self._thread = threading.Thread(target=self._run, name=f"intake-{name}", daemon=True)
@@ -95,7 +98,10 @@ class Intake:
         """Commit what is done, leave, end the thread."""
         self._stop_reading = self._stop = True
         self._room.set()
-        await asyncio.to_thread(self._thread.join)
+        if self._thread.ident is None:  # never started
+            self._consumer.close()
+        else:
+            await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
         try:
@@ -156,6 +162,11 @@ class Intake:
                 batch.append(Arrival(event, f"{topic}/{partition}/{offset}", now, tracker, offset))
         if batch:
             self._loop.call_soon_threadsafe(self._on_batch, batch)
+            self._last_match = now
+        if len(messages) < _BATCH // 4:
+            # Let a few records gather: on every record of the Broker each Trigger's thread would wake up otherwise,
+            # those whose filter matches nothing too (they can wait a little longer).
+            time.sleep(_PACE if now - self._last_match < _COLD_AFTER else _PACE_COLD)
 
     def _tracker(self, topic: str, partition: int, offset: int) -> Tracker:
         found = self._trackers.get((topic, partition))
