@@ -18,7 +18,7 @@ from tollgate.errors import Rejected, Retryable
 from tollgate.local import health
 from tollgate.local.console.flow import Flow
 from tollgate.local.console.lookup import Lookup
-from tollgate.local.console.state import details, document
+from tollgate.local.console.state import GUIDE, details, document
 from tollgate.local.layout import Layout, checkout
 from tollgate.policy import Policy
 from tollgate.transaction import check_id
@@ -65,10 +65,8 @@ class Console:
         for file in (files(__package__) / "page").iterdir():
             path = "/" if file.name == "index.html" else f"/{file.name}"
             app.router.add_get(path, _file(file.read_bytes(), file.name), allow_head=False)
-        if (root := checkout()) is not None:  # the guide: what there is of it, as text
-            for guide in (root / "README.md", *(root / "docs").glob("*.md")):
-                if guide.is_file():
-                    app.router.add_get(f"/docs/{guide.name}", _file(guide.read_bytes(), guide.name), allow_head=False)
+        if (root := checkout()) is not None:  # installed from a wheel, there is no guide beside it
+            app.router.add_get(GUIDE, _file((root / "README.md").read_bytes(), "README.md"), allow_head=False)
         return app
 
     async def keep(self) -> None:

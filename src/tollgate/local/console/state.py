@@ -18,11 +18,11 @@ from tollgate.decision import Decided, Decision
 from tollgate.local import health, parts
 from tollgate.local.console.flow import Flow
 from tollgate.local.console.lookup import Lookup
-from tollgate.local.layout import Layout
+from tollgate.local.layout import Layout, checkout
 from tollgate.policy import Policy
 
 _LONGEST = 300
-GUIDE = "/docs/README.md"
+GUIDE = "/guide"
 _LINKS = ("v2", "mlflow", "broker")
 _TRIGGER = "knative-trigger-tollgate-"
 
@@ -53,11 +53,7 @@ def document(layout: Layout, report: health.Report, flow: Flow, lookup: Lookup, 
         "ledger_trouble": lookup.trouble,
         "flagged": [_flagged(decision, lookup) for decision in flow.flagged()],
         "dead_letters": [_letter(letter) for letter in flow.dead_letters()],
-        "links": [
-            {"name": name, "url": url}
-            for name, url in health.urls(layout).items()
-            if name in ("mlflow", "v2", "broker")
-        ],
+        "links": _links(layout),
         "history": flow.ring.columns(after),
     }
 
@@ -110,6 +106,13 @@ def _level(row: Mapping[str, Any]) -> str:
     if row["state"] == "ready":
         return "warn" if row["note"] else "ok"
     return "warn" if row["state"] in ("pending", "starting") else "bad"
+
+
+def _links(layout: Layout) -> list[dict[str, str]]:
+    found = {name: url for name, url in health.urls(layout).items() if name in _LINKS}
+    if checkout() is not None:
+        found["guide"] = f"{layout.url('console')}{GUIDE}"
+    return [{"name": name, "url": url} for name, url in found.items()]
 
 
 def _flagged(decision: Decision, lookup: Lookup) -> dict[str, Any]:

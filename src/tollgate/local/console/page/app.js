@@ -131,7 +131,7 @@ function deadLetters({ flow, dead_letters: letters }) {
 
 let linked = "";
 function links(all) {
-  const names = { mlflow: "MLflow", v2: "Model (V2)", docs: "Guide" };
+  const names = { mlflow: "MLflow", v2: "Model (V2)", guide: "Guide" };
   const shown = all.filter(({ name, url }) => Object.hasOwn(names, name) && url.startsWith("http://127.0.0.1:"));
   if (JSON.stringify(shown) === linked) return;
   linked = JSON.stringify(shown);
