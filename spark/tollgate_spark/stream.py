@@ -183,11 +183,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(settings: Settings, checkpoint: str, stopping: threading.Event) -> int:
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port)
     spark = build("stream", memory="512m")
     merger = Merger(settings.database_url.reveal())
     query = start(spark, settings.kafka_bootstrap, checkpoint, merger)
+    if settings.metrics_port:  # only now: who sees metrics takes the stream for ready
+        start_http_server(settings.metrics_port)
     log.info("following %s, %s and %s", TRANSACTIONS, POSTED, LABELS)
     try:
         while not stopping.wait(PAUSE_S):
