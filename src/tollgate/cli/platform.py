@@ -106,7 +106,8 @@ def _say_ready(layout: Layout, took: float, seconds: dict[str, float]) -> None:
     messages.print(
         f"[bold green]everything runs[/] after {took:.0f} s (longest: "
         + ", ".join(f"{name} {s:.0f} s" for name, s in slowest)
-        + ")"
+        + ")",
+        soft_wrap=True,
     )
     for name, url in health.urls(layout).items():
         messages.print(f"  {name:<10} {url}", markup=False)

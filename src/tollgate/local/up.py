@@ -118,6 +118,7 @@ class Platform:
             Stage("functions", self._functions, ("functions env", "postgres")),
             Stage("broker", self._broker, ("kafka", "functions", "model")),
             Stage("stream", self._spark, ("tiles", "kafka")),
+            Stage("console", self._console, ("kafka", "postgres")),
             Stage("mlflow", self._mlflow, ("registry",)),
         ]
 
@@ -194,6 +195,10 @@ class Platform:
     def _spark(self, report: Reporter) -> None:
         self._start(parts.spark(self.layout, spark_env(self.layout)))
         report("Spark keeps the tiles")
+
+    def _console(self, report: Reporter) -> None:
+        self._start(parts.console(self.layout))
+        report(self.layout.url("console"))
 
     def _start(self, *started: Part) -> None:
         self.supervisor.start(*started)
