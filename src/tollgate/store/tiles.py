@@ -39,7 +39,7 @@ CROSS JOIN LATERAL (
 ) AS total
 WHERE total.n IS NOT NULL
 UNION ALL
-SELECT 0, max(max_occurred_s), 0, 0, 0, 0 FROM stream_progress
+SELECT 0, nullif(max(max_occurred_s), 0), 0, 0, 0, 0 FROM stream_progress
 """
 # LATERAL, so that the plan is one index scan a range whatever the planner knows about the table's size.
 _EXECUTE = "EXECUTE tollgate_window_sums (%s, %s, %s, %s, %s)"
