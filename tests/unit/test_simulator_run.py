@@ -11,7 +11,7 @@ import pytest
 from tollgate.errors import ConfigurationError, Retryable
 from tollgate.simulator.options import Drift, Position
 from tollgate.simulator.run import Pace, ReplayOptions, SimulateOptions, replay, simulate
-from tollgate.simulator.state import StreamState, load_state, only_one, save_state
+from tollgate.simulator.state import StreamState, drifts_from, load_state, only_one, save_state
 from tollgate.simulator.stream import Sent
 from tollgate.simulator.world import World
 from tollgate.transaction import parse_transaction
@@ -69,6 +69,20 @@ def test_a_drift_is_remembered_so_that_labels_fit_their_transactions(tmp_path: P
     labelled = [r.body for r in listener.on("labels") if r.key in where]
     assert len(labelled) > 150
     assert all(label["terminal_id"] == where[str(label["transaction_id"])] for label in labelled)
+
+
+def test_another_drift_takes_the_place_of_the_one_before_and_the_same_one_goes_on() -> None:
+    tripled = replace(DOUBLED, amount_factor=3.0)
+    first = drifts_from((), Position(9, 1), DOUBLED)
+    assert drifts_from(first, Position(9, 2), DOUBLED) == first == (replace(DOUBLED, start=Position(9, 1)),)
+    second = drifts_from(first, Position(9, 2), tripled)
+    assert second == (
+        replace(DOUBLED, start=Position(9, 1), end=Position(9, 2)),
+        replace(tripled, start=Position(9, 2)),
+    )
+    ended = drifts_from(second, Position(9, 3), None)
+    assert ended == (second[0], replace(second[1], end=Position(9, 3)))
+    assert drifts_from(ended, Position(9, 4), None) == ended
 
 
 def test_labels_can_be_flushed_at_the_end() -> None:

@@ -127,8 +127,9 @@ def test_everything_reported_is_confirmed_first() -> None:
 
 def test_the_rate_is_kept_by_every_single_transaction() -> None:
     listener = Listener()
+    stream = stream_to(listener)
     started = time.monotonic()
-    stream_to(listener).run(60, rate=200)
+    stream.run(60, rate=200)
     for number, record in enumerate(listener.on("transactions")):
         assert record.at - started >= number / 200
 

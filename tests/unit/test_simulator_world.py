@@ -73,7 +73,7 @@ def test_transactions_per_customer_are_poisson_around_each_customers_mean(town: 
 
 
 def test_times_of_day_are_normal_around_noon_cut_at_midnight(town: World) -> None:
-    seconds = np.concatenate([(town.day(d).occurred_us % DAY_US) / US for d in range(20)])
+    seconds = np.concatenate([(town.day(d).occurred_us % DAY_US) / US for d in range(200)])
     for hour in (6, 9, 12, 15, 18):
         z = (hour * 3600 - 43_200) / 20_000 / math.sqrt(2)
         expected = 0.5 + math.erf(z) / 2 / INSIDE
@@ -91,7 +91,7 @@ def test_a_days_transactions_are_in_order_and_within_the_day(town: World) -> Non
 def test_amounts_follow_the_customers_mean_and_negative_ones_are_redrawn() -> None:
     honest = World(replace(TOWN, customers_compromised_per_day=0.0))
     ratios = np.concatenate(
-        [(d.amount_minor / 100) / honest.profiles.mean_amount[d.customer] for d in map(honest.day, range(20))]
+        [(d.amount_minor / 100) / honest.profiles.mean_amount[d.customer] for d in map(honest.day, range(200))]
     )
     assert ratios.min() > 0
     redrawn, lift = 0.02275, 0.5 * math.exp(-2) / math.sqrt(2 * math.pi)
