@@ -6,16 +6,14 @@ request began, where it came from, and the extensions that a reply carries on.
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from tollgate.events import KAFKA_EVENT, CloudEvent
+from tollgate.events import KAFKA_EVENT, CloudEvent, origin
 
 _TRACE = ("traceparent", "tracestate")
-_KAFKA_ID = re.compile(r"partition:(\d+)/offset:(\d+)")
 
 
 def received(event: Any) -> CloudEvent:
@@ -45,17 +43,10 @@ def requested_at(event: CloudEvent, arrival: datetime) -> datetime:
     """
     if event.type != KAFKA_EVENT or event.time is None:
         return arrival
-    return min(msgspec.convert(event.time, datetime), arrival)
-
-
-def origin(event: CloudEvent) -> str:
-    """Where an event entered Tollgate: topic/partition/offset for a Kafka record, else source#id."""
-    if known := event.extensions.get("origin"):
-        return known
-    found = _KAFKA_ID.fullmatch(event.id)
-    if event.type == KAFKA_EVENT and found:
-        return f"{event.source.rpartition('#')[2]}/{found[1]}/{found[2]}"
-    return f"{event.source}#{event.id}"
+    try:
+        return min(msgspec.convert(event.time, datetime), arrival)
+    except msgspec.ValidationError:  # a leap second, which datetime does not have
+        return arrival
 
 
 def carried(event: CloudEvent, transaction_id: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,11 +16,10 @@ from datetime import UTC, datetime
 import msgspec
 
 from tollgate.errors import Reason, Rejected
-from tollgate.events import KAFKA_EVENT, CloudEvent, from_kafka
+from tollgate.events import CloudEvent, from_kafka, origin
 from tollgate.topics import Record
 
 _ERROR_ATTRIBUTES = ("knativeerrordest", "knativeerrorcode", "knativeerrordata")
-_KAFKA_ID = re.compile(r"partition:(\d+)/offset:(\d+)")
 
 
 class _Answer(msgspec.Struct):
@@ -48,16 +46,6 @@ class DeadLetter:
     def transaction_id(self) -> str | None:
         """The transaction it was about, where that was known."""
         return self.event.extensions.get("correlationid")
-
-
-def origin(event: CloudEvent) -> str:
-    """Where an event entered Tollgate: topic/partition/offset for a Kafka record, else source#id."""
-    if known := event.extensions.get("origin"):
-        return known
-    found = _KAFKA_ID.fullmatch(event.id)
-    if event.type == KAFKA_EVENT and found:
-        return f"{event.source.rpartition('#')[2]}/{found[1]}/{found[2]}"
-    return f"{event.source}#{event.id}"
 
 
 def read(record: Record) -> DeadLetter:

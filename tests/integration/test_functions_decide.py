@@ -389,7 +389,7 @@ def test_an_image_that_the_func_cli_builds_answers_the_same(python: Path, tmp_pa
 @pytest.mark.parametrize("name", ["decide", "record", "label"])
 def test_each_functions_own_tests_pass_in_its_environment(python: Path, tmp_path: Path, name: str) -> None:
     log = tmp_path / "log"
-    words = [python, "-W", "error", "-m", "unittest", "discover", "-s", "tests", "-t", "."]
+    words: list[str | Path] = [python, "-W", "error", "-m", "unittest", "discover", "-s", "tests", "-t", "."]
     assert start(words, {}, log, ROOT / "functions" / name).wait(60) == 0, log.read_text()
     assert "OK" in log.read_text()
 
@@ -455,3 +455,9 @@ def test_sigterm_ends_it_in_order_and_what_is_under_way_is_answered(python: Path
     assert read(answers[0]).decision.outcome is Outcome.APPROVE
     assert "Traceback" not in process.log.read_text()
     assert "Unclosed" not in process.log.read_text()
+
+
+def test_a_record_time_that_no_clock_shows_counts_as_the_arrival(decide: FunctionProcess) -> None:
+    sent = datetime.now(UTC)
+    event = msgspec.structs.replace(transaction_event(), time="2016-12-31T23:59:60Z")
+    assert read(decide.deliver(event)[0]).decision.requested_at >= sent

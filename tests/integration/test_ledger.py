@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -39,7 +39,7 @@ def connection(url: str) -> Iterator[Connection]:
     connection.close()
 
 
-def at_once(url: str, work: list[Callable[[Connection], object]]) -> list[object]:
+def at_once(url: str, work: Sequence[Callable[[Connection], object]]) -> list[object]:
     """Run each on a connection of its own, all starting at the same moment; an error is its result."""
     barrier = threading.Barrier(len(work))
 

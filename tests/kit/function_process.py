@@ -78,7 +78,7 @@ class FunctionProcess:
         self.log = folder / f"{name}.log"
         listen = {"LISTEN_ADDRESS": f"127.0.0.1:{port}", "TOLLGATE_METRICS_PORT": str(metrics)}
         if plain:
-            words = [python, "-c", _PLAIN]
+            words: list[str | Path] = [python, "-c", _PLAIN]
             self._process = start(words, {**listen, **settings}, self.log, ROOT / "functions" / name)
         else:
             self._process = command(python, name, {**listen, **settings}, self.log)

@@ -51,9 +51,10 @@ class Function:
 
     async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one label event with the labelled event, or with why not."""
-        await answer(send.http, self._label(received(scope["event"])))
+        await answer(send.http, self._label(scope))
 
-    async def _label(self, event: CloudEvent) -> CloudEvent:
+    async def _label(self, scope: dict[str, Any]) -> CloudEvent:
+        event = received(scope["event"])
         if event.type != KAFKA_EVENT or event.extensions.get("stream") != "labels":
             raise Rejected(Reason.UNKNOWN_EVENT_TYPE, "label handles the stream of labels only")
         label = parse_label(event.data)

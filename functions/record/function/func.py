@@ -54,9 +54,10 @@ class Function:
 
     async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one decided event with the recorded event, or with why not."""
-        await answer(send.http, self._record(received(scope["event"])))
+        await answer(send.http, self._record(scope))
 
-    async def _record(self, event: CloudEvent) -> CloudEvent:
+    async def _record(self, scope: dict[str, Any]) -> CloudEvent:
+        event = received(scope["event"])
         if event.type != DECIDED:
             raise Rejected(Reason.UNKNOWN_EVENT_TYPE, f"record handles {DECIDED} only")
         with stage("record"):
