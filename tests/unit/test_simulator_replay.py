@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tollgate.errors import ConfigurationError
@@ -286,6 +286,7 @@ def unsorted(path: Path, rows: list[tuple[int, int]]) -> Path:
     st.integers(0, 30),
 )
 @settings(max_examples=50, deadline=None)
+@example(rows=[(0, 5), (5, 5), (6, 5)], first=2)
 def test_a_replay_in_two_runs_is_the_replay_in_one_even_when_the_file_is_not_in_order(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, int]], first: int
 ) -> None:
