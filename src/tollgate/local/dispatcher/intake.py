@@ -25,7 +25,7 @@ from tollgate.local.dispatcher.offsets import Tracker
 log = logging.getLogger(__name__)
 
 _BATCH = 256
-_COMMIT_EVERY = 0.1
+_COMMIT_EVERY = 0.5
 _MEASURE_EVERY = 1.0
 _STAY_IN_GROUP = 60.0
 _IDLE_POLL = 0.2
