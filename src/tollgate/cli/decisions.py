@@ -6,20 +6,20 @@ In: a transaction as JSON, or the id of one that was decided. Out: rows on stdou
 
 from __future__ import annotations
 
-import json
 import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 
-from tollgate import features, policy
-from tollgate.cli.output import Exit, Format, FormatOption, command, fail, messages, show
+from tollgate import features, policy, v2
+from tollgate.cli.output import Exit, Format, FormatOption, command, fail, show
 from tollgate.errors import Retryable
 from tollgate.local.layout import Layout
+from tollgate.local.up import MODEL
 from tollgate.store import ledger
 from tollgate.store.connection import connect, retryable
 from tollgate.transaction import parse_transaction
@@ -33,28 +33,19 @@ def score(
     """Ask the running model about one transaction: probability, reasons, and what the policy would do."""
     body = sys.stdin.buffer.read() if file is None or str(file) == "-" else _read(file)
     transaction = parse_transaction(body)
-    moment = transaction.occurred_at.isoformat()
-    request = {
-        "inputs": [
-            {"name": "transaction_id", "shape": [1], "datatype": "BYTES", "data": [transaction.transaction_id]},
-            {"name": "customer_id", "shape": [1], "datatype": "BYTES", "data": [transaction.customer_id]},
-            {"name": "terminal_id", "shape": [1], "datatype": "BYTES", "data": [transaction.terminal_id]},
-            {"name": "amount_minor", "shape": [1], "datatype": "INT64", "data": [transaction.amount_minor]},
-            {"name": "occurred_at", "shape": [1], "datatype": "BYTES", "data": [moment]},
-        ],
-        "outputs": [{"name": "probability"}, {"name": "reasons"}],
-    }
-    answer = _infer(f"{Layout.resolve().url('gateway')}/v2/models/fraud/infer", request)
-    outputs = {each["name"]: each["data"] for each in answer["outputs"]}
-    probability = float(outputs["probability"][0])
+    models = f"{Layout.resolve().url('gateway')}/v2/models/{MODEL}"
+    scored = v2.read_scores(_infer(f"{models}/infer", v2.transactions_request([transaction])), 1)[0]
+    reasons = v2.read_reasons(_infer(f"{models}-features/infer", v2.reasons_request([scored.features])), 1)[0]
     costs = policy.load()
     row = {
         "transaction_id": transaction.transaction_id,
-        "probability": probability,
-        "outcome": str(costs.decide(probability, transaction.amount_minor)),
+        "probability": scored.probability,
+        "outcome": costs.decide(scored.probability, transaction.amount_minor),
         "policy_version": costs.version,
-        "model": answer.get("parameters", {}),
-        "reasons": json.loads(outputs["reasons"][0]),
+        "model": scored.model,
+        "features_as_of": scored.features_as_of,
+        "reasons": reasons,
+        "features": dict(zip(features.names(), scored.features, strict=True)),
     }
     show([row], output)
 
@@ -87,15 +78,14 @@ def _read(file: Path) -> bytes:
         raise fail(f"cannot read {file}: {error.strerror}", Exit.USAGE) from None
 
 
-def _infer(url: str, body: dict[str, Any]) -> dict[str, Any]:
+def _infer(url: str, body: bytes) -> bytes:
     headers = {"content-type": "application/json"}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")  # noqa: S310
+    request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310 - our own gateway
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own gateway
-            decoded: dict[str, Any] = json.load(answer)
-            return decoded
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            content: bytes = answer.read()
+            return content
     except urllib.error.HTTPError as error:
-        raise Retryable(f"the model server answered {error.code}: {error.read(500).decode(errors='replace')}") from None
+        raise Retryable(f"the model server answered {error.code}: {v2.read_error(error.read())}") from None
     except OSError as error:
-        messages.print("the model is not reachable: `tollgate status` says why")
-        raise Retryable(f"{url}: {error}") from None
+        raise Retryable(f"{url}: {error}: `tollgate status` says why") from None

@@ -50,11 +50,11 @@ FormatOption = Annotated[Format, typer.Option("-o", "--output", help="How to pri
 
 def show(rows: Iterable[Mapping[str, Any]], format_: Format, columns: Sequence[str] = (), title: str = "") -> None:
     """Print rows on stdout. `columns` chooses and orders a table's columns; JSON and YAML carry everything."""
-    listed = [dict(row) for row in rows]
+    listed: list[dict[str, Any]] = msgspec.to_builtins([dict(row) for row in rows])
     if format_ is Format.JSON:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(listed), indent=2).decode() + "\n")
     elif format_ is Format.YAML:
-        sys.stdout.write(yaml.safe_dump(msgspec.to_builtins(listed), sort_keys=False))
+        sys.stdout.write(yaml.safe_dump(listed, sort_keys=False))
     else:
         names = list(columns) or (list(listed[0]) if listed else [])
         table = Table(*names, title=title or None, title_justify="left", box=None, header_style="bold", pad_edge=False)
