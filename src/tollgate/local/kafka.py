@@ -147,6 +147,8 @@ def _settings(layout: Layout) -> dict[str, object]:
         "log.dirs": layout.data / "kafka",
         "auto.create.topics.enable": "false",
         "log.message.timestamp.type": "LogAppendTime",
+        # A dead letter is the refused record and what was wrong with it: larger than what producers may send.
+        "message.max.bytes": 2_097_152,
         "log.cleaner.dedupe.buffer.size": 16_777_216,
         "num.partitions": PARTITIONS,
         "num.network.threads": 2,
