@@ -8,6 +8,8 @@ import pytest
 
 from kit.platform import CHECKOUT, RunningPlatform, running
 
+pytest_plugins = ["conformance.plugin"]
+
 TEST_PORT_BASE = 21_000
 
 
