@@ -163,9 +163,9 @@ def _settings(layout: Layout) -> dict[str, object]:
         "transaction.state.log.min.isr": 1,
         "transaction.state.log.num.partitions": 4,
         "group.initial.rebalance.delay.ms": 0,
-        # A killed node is its own successor: do not wait long for the old session to end.
-        "broker.session.timeout.ms": 6_000,
-        "broker.heartbeat.interval.ms": 1_000,
+        # A killed node must wait for its own old session to end: 3.5 s meets its fifth attempt to register.
+        "broker.session.timeout.ms": 3_500,
+        "broker.heartbeat.interval.ms": 500,
         "controlled.shutdown.enable": "true",
     }
 
