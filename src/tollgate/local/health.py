@@ -14,10 +14,22 @@ from tollgate.local.layout import Layout
 from tollgate.local.lock import running_pid
 from tollgate.local.supervisor import read_state
 
-_CAUSES_FIRST = ("postgres", "kafka", "model", "gateway", "decide", "record", "label", "dispatcher", "spark", "mlflow")
+_CAUSES_FIRST = (
+    "postgres",
+    "kafka",
+    "model",
+    "gateway",
+    "decide",
+    "record",
+    "label",
+    "dispatcher",
+    "spark",
+    "mlflow",
+    "console",
+)
 """What others need comes first: the first unhealthy one is the cause, the rest are its consequences."""
 _PORT = {"dispatcher": "broker", "spark": "spark_metrics"}
-_HTTP = {"dispatcher", "gateway", "mlflow", "decide", "record", "label", "model"}
+_HTTP = {"dispatcher", "gateway", "mlflow", "decide", "record", "label", "model", "console"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +68,7 @@ def running(layout: Layout, pid: int) -> bool:
 def urls(layout: Layout) -> dict[str, str]:
     """Where people and programs find things."""
     return {
+        "console": layout.url("console"),
         "broker": layout.broker_url,
         "v2": f"{layout.url('gateway')}/v2/models/fraud",
         "mlflow": layout.url("mlflow"),

@@ -91,7 +91,7 @@ export function drawOutcomes(node, history) {
     for (const name of Object.keys(paths)) {
       const count = history[name][i];
       if (!count) continue;
-      const height = Math.max((96 * count) / most, name === "approve" ? 0 : 3); // one flagged of many must be seen
+      const height = Math.max((96 * count) / most, name === "approve" ? 0 : 1.5); // one flagged of many must be seen
       paths[name] += `M${from + i} ${y}v${-height}h0.86v${height}z`;
       y -= height;
     }
@@ -106,10 +106,10 @@ export function drawOutcomes(node, history) {
 export function drawLatency(node, history) {
   frame(node);
   const known = [...history.p50_ms, ...history.p99_ms].filter((each) => each !== null);
-  const low = Math.log10(Math.max(1, Math.min(10, ...known)));
+  const low = Math.log10(Math.max(1, Math.min(8, ...known)));
   const high = Math.log10(Math.max(100, ...known) * 1.2);
   const y = (value) => HEIGHT - 2 - (94 * (Math.log10(Math.max(value, 1)) - low)) / (high - low);
-  for (let power = Math.ceil(low + 0.2); power <= high; power += 1) tick(node, y(10 ** power), milliseconds(10 ** power));
+  for (let power = Math.ceil(low); power <= high; power += 1) tick(node, y(10 ** power), milliseconds(10 ** power));
   node.append(svg("path", { class: "line calm", d: path(history.p50_ms, y) }), svg("path", { class: "line", d: path(history.p99_ms, y) }));
   node.setAttribute("aria-label", `Latency over 5 minutes: median now ${milliseconds(history.p50_ms.at(-1) ?? null)}, p99 now ${milliseconds(history.p99_ms.at(-1) ?? null)}`);
 }

@@ -51,7 +51,7 @@ const NARROW = {
     decide: { at: [2, 186, 104, 48], name: "decide", sub: "policy" },
     record: { at: [116, 186, 104, 48], name: "record", sub: "once" },
     label: { at: [228, 186, 100, 48], name: "label", sub: "verdicts" },
-    gateway: { at: [10, 258, 88, 24], name: "gateway", small: true },
+    gateway: { at: [2, 258, 104, 24], name: "gateway", small: true },
     model: { at: [2, 306, 104, 48], name: "model", sub: "KServe" },
     postgres: { at: [136, 306, 192, 48], name: "postgres", sub: "tiles · ledger · labels" },
     mlflow: { at: [2, 404, 104, 48], name: "mlflow", sub: "registry" },

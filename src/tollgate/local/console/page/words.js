@@ -3,7 +3,7 @@
 const AGGREGATES = { count: "transactions", sum: "spent", mean: "mean amount", max: "largest amount", std: "spread of amounts", fraud_rate: "fraud rate" };
 const PLAIN = { amount: "amount", is_night: "at night", is_weekend: "at the weekend" };
 
-const span = (text) => text.replace(/^(\d+)(min|h|d)$/, (_, n, unit) => `${n} ${{ min: "min", h: "h", d: n === "1" ? "day" : "days" }[unit]}`);
+const span = (text) => text.replace(/^(\d+)(min|h|d)$/, "$1 $2");
 
 export function featureName(name) {
   if (name === null) return "(another version's feature)";
