@@ -14,6 +14,8 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +112,23 @@ def lock(jar_set: JarSet) -> dict[str, str]:
     return {file: digest for name, digest, file in lines if name == jar_set.name}
 
 
+def relock() -> str:
+    """The text of `jars.lock` for the sets as they are asked for now, from a fresh download.
+
+    `python -m tollgate.local.jars > jars.lock` after a change of version. Raises `TollgateError`.
+    """
+    lines = ["# Set, SHA-256 and file of every jar the platform downloads; checked before any of them is used."]
+    for jar_set in (KAFKA, SPARK):
+        with tempfile.TemporaryDirectory() as name:
+            target = Path(name) / "jars"
+            code, output = _run_ivy(Layout(Path(name)), jar_set, target, Path(name) / "cache", lambda _: None)
+            if code != 0:
+                raise TollgateError(_explain(jar_set, output))
+            digests = [(hashlib.sha256(file.read_bytes()).hexdigest(), file.name) for file in target.glob("*.jar")]
+            lines += [f"{jar_set.name} {digest} {file}" for digest, file in sorted(digests, key=lambda one: one[1])]
+    return "\n".join(lines) + "\n"
+
+
 def _stamp(jar_set: JarSet) -> str:
     return hashlib.sha256(repr((jar_set, sorted(lock(jar_set).items()))).encode()).hexdigest()
 
@@ -201,3 +220,7 @@ def _explain(jar_set: JarSet, output: str) -> str:
     else:
         hint = "try again; with a mirror name it in ~/.m2/settings.xml"
     return f"could not download the {jar_set.name} jars ({what}): {hint}. What did arrive is kept for the next try."
+
+
+if __name__ == "__main__":
+    sys.stdout.write(relock())
