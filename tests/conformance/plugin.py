@@ -11,5 +11,5 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Which server and which of its models."""
     group = parser.getgroup("open inference protocol")
-    group.addoption("--oip-url", help="base URL of the server to test, http://host:port")
+    group.addoption("--oip-url", help="base URL of the server to test, http://host:port (default: Tollgate's own)")
     group.addoption("--oip-model", default="fraud-features", help="a model of it with numeric inputs")
