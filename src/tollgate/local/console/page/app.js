@@ -6,7 +6,7 @@ import { byId, el, text } from "./dom.js";
 import { drawFlagged } from "./flagged.js";
 import { drawNext } from "./next.js";
 import { drawPicture } from "./picture.js";
-import { ago, clock, milliseconds, number, percent } from "./words.js";
+import { clock, lasting, milliseconds, number, percent } from "./words.js";
 
 const QUIET_MS = 6000;
 const LONGEST_MS = 10000;
@@ -97,7 +97,7 @@ function partsTable(parts) {
   if (!body.closest("details").open) return;
   body.replaceChildren(
     ...parts.map((each) =>
-      el("tr", {}, el("th", { scope: "row" }, each.name), el("td", {}, el("span", { class: `dot ${each.level}` }), each.state), el("td", { class: "num" }, number(each.restarts)), el("td", { class: "num" }, each.lag === null ? "–" : number(each.lag)), el("td", {}, each.up_seconds === null ? "–" : `${ago(each.up_seconds)} ago`), el("td", {}, each.note ?? (each.restarts && each.last_exit ? `last ended by ${each.last_exit}` : ""))),
+      el("tr", {}, el("th", { scope: "row" }, each.name), el("td", {}, el("span", { class: `dot ${each.level}` }), each.state), el("td", { class: "num" }, number(each.restarts)), el("td", { class: "num" }, each.lag === null ? "–" : number(each.lag)), el("td", {}, each.up_seconds === null ? "–" : lasting(each.up_seconds)), el("td", {}, each.note ?? (each.restarts && each.last_exit ? `last ended by ${each.last_exit}` : ""))),
     ),
   );
 }

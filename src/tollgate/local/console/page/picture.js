@@ -78,7 +78,7 @@ const NARROW = {
   ],
 };
 
-const narrow = window.matchMedia("(max-width: 720px)");
+const narrow = window.matchMedia("(max-width: 860px)");
 
 // An arrow head at the end of a path that ends in V or H.
 function tip(d) {
@@ -116,7 +116,7 @@ function box(key, spec, part) {
   if (part && part.level !== "ok") badges.push(part.state);
   if (part?.restarts) badges.push(`↻ ${part.restarts}`);
   if (part?.lag) badges.push(`${number(part.lag)} waiting`);
-  if (badges.length) group.append(svg("text", { class: "badge", x: x + width - 12, y: titleY }, badges.join("  ")));
+  if (badges.length) group.append(svg("text", { class: "badge", x: x + width - 10, y: width < 120 && spec.sub ? y + 39 : titleY }, badges.join("  ")));
   return group;
 }
 

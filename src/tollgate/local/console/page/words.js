@@ -40,7 +40,7 @@ export function money(minor, currency) {
   }
 }
 
-export function ago(seconds) {
+export function lasting(seconds) {
   if (seconds < 60) return `${Math.round(seconds)} s`;
   if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
   return `${number(seconds / 3600, 1)} h`;
