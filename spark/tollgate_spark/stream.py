@@ -156,7 +156,7 @@ def start(spark: SparkSession, bootstrap: str, checkpoint: str, merger: Merger) 
     cores = spark.sparkContext.defaultParallelism
     facts = kafka.select(*records.KAFKA).coalesce(cores).mapInArrow(_parse, records.SCHEMA)
     query: Any = facts.writeStream.foreachBatch(merger).option("checkpointLocation", checkpoint)
-    started: StreamingQuery = query.trigger(processingTime="200 milliseconds").start()
+    started: StreamingQuery = query.trigger(processingTime="1 second").start()
     merger.name(started.id)
     return started
 

@@ -162,23 +162,22 @@ def _triggered(**attributes: str) -> set[str]:
     ("attributes", "triggers"),
     [
         ({"type": events.KAFKA_EVENT, "stream": "transactions"}, {"decide"}),
-        ({"type": events.KAFKA_EVENT, "stream": "labels"}, {"label"}),
         # A CloudEvent on the topic keeps its type: decided once, not counted twice by Spark.
         ({"type": events.REQUESTED, "stream": "transactions"}, {"decide"}),
-        ({"type": events.REQUESTED}, {"decide-posted", "posted"}),
-        ({"type": events.REQUESTED, "stream": "mine"}, {"decide-posted", "posted"}),
+        ({"type": events.REQUESTED}, {"decide", "posted"}),
+        ({"type": events.REQUESTED, "stream": "mine"}, {"decide", "posted"}),
         ({"type": events.DECIDED, "source": events.SOURCE_DECIDE}, {"record"}),
         ({"type": events.RECORDED, "source": events.SOURCE_RECORD}, {"decisions"}),
         # Nobody slips a decision into the ledger or to the payment system through a topic, or under another's name.
         ({"type": events.DECIDED, "source": events.SOURCE_DECIDE, "stream": "transactions"}, {"decide"}),
-        ({"type": events.RECORDED, "source": events.SOURCE_RECORD, "stream": "labels"}, {"label"}),
-        ({"type": events.DECIDED, "source": "/elsewhere"}, {"unknown"}),
-        ({"type": events.RECORDED, "source": "/elsewhere"}, {"unknown"}),
-        ({"type": "com.example.nobody"}, {"unknown"}),
-        ({"type": "com.example.nobody", "stream": "mine"}, {"unknown"}),
+        ({"type": events.RECORDED, "source": events.SOURCE_RECORD, "stream": "transactions"}, {"decide"}),
+        ({"type": events.DECIDED, "source": "/elsewhere"}, {"decide"}),
+        ({"type": events.RECORDED, "source": "/elsewhere"}, {"decide"}),
+        ({"type": "com.example.nobody"}, {"decide"}),
+        ({"type": "com.example.nobody", "stream": "mine"}, {"decide"}),
         ({"type": "com.example.nobody", "stream": "transactions"}, {"decide"}),
-        ({"type": events.KAFKA_EVENT}, {"unknown"}),
-        ({"type": "dev.tollgate.transaction.requestedx"}, {"unknown"}),
+        ({"type": events.KAFKA_EVENT}, {"decide"}),
+        ({"type": "dev.tollgate.transaction.requestedx"}, {"decide"}),
         # Known events that nothing listens to yet.
         ({"type": events.LABELLED, "source": events.SOURCE_LABEL}, set()),
         ({"type": events.DRIFTED}, set()),
@@ -193,14 +192,17 @@ def test_an_event_goes_to_exactly_these_triggers(attributes: dict[str, str], tri
     assert _triggered(**{"source": "/any"} | attributes) == triggers
 
 
+def test_transactions_go_to_the_broker_and_labels_straight_to_their_function() -> None:
+    sinks = {source.name: source.sink for source in load(BASE, SERVICES).sources}
+    assert sinks["labels"] == Service("http://label/")
+    assert isinstance(sinks["transactions"], Topic)
+
+
 def test_each_trigger_delivers_to_its_function_or_topic() -> None:
     found = {trigger.name: trigger.subscriber for trigger in load(BASE, SERVICES).triggers}
     assert found == {
         "decide": Service("http://decide/"),
-        "decide-posted": Service("http://decide/"),
         "posted": Topic("transactions-posted"),
         "record": Service("http://record/"),
         "decisions": Topic("decisions"),
-        "label": Service("http://label/"),
-        "unknown": Service("http://decide/"),
     }

@@ -96,12 +96,12 @@ def test_lag_of_a_trigger_counts_for_its_function_and_the_rest_for_the_dispatche
     found = lag_by_part(
         {
             "knative-trigger-tollgate-decide": 3,
-            "knative-trigger-tollgate-decide-posted": 4,
+            "knative-trigger-tollgate-record": 4,
             "knative-trigger-tollgate-decisions": 5,
             "tollgate-source-transactions": 6,
         }
     )
-    assert found == {"decide": 7, "dispatcher": 11}
+    assert found == {"decide": 3, "record": 4, "dispatcher": 11}
 
 
 def test_no_secret_no_database_address_and_no_path_of_the_machine_is_in_it(

@@ -46,7 +46,7 @@ class KafkaPublisher:
                 "acks": "all",
                 "enable.idempotence": True,
                 "delivery.timeout.ms": int(DELIVERY_TIMEOUT_S * 1000),
-                "linger.ms": 2,
+                "linger.ms": 20,
                 "compression.type": "lz4",
                 # The Java clients' partitioner: a key has one partition whoever writes it.
                 "partitioner": "murmur2_random",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import uvloop
 from aiohttp import web
 from confluent_kafka import Message
 
@@ -139,7 +140,8 @@ class Dispatcher:
             "queued.min.messages": 2_000,
             "queued.max.messages.kbytes": 8_192,
             "fetch.queue.backoff.ms": 10,
-            "fetch.wait.max.ms": 250,
+            "fetch.wait.max.ms": 20,
+            "fetch.min.bytes": 100_000,
             "fetch.message.max.bytes": MAX_RECORD_BYTES,
             "topic.metadata.refresh.interval.ms": 10_000,
             "socket.nagle.disable": True,
@@ -188,7 +190,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigurationError as error:
         log.error("%s", error)
         return 2
-    return asyncio.run(run(mesh, settings))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run(mesh, settings))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Writer:
                 "bootstrap.servers": bootstrap,
                 "enable.idempotence": True,
                 "acks": "all",
-                "linger.ms": 4,
+                "linger.ms": 8,
                 "message.timeout.ms": _PATIENCE_MS,
                 "message.max.bytes": MAX_RECORD_BYTES,
                 "partitioner": "murmur2_random",  # the Java clients' choice: one key, one partition, whoever writes
