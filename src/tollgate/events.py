@@ -197,7 +197,7 @@ def from_kafka(headers: KafkaHeaders, value: bytes | None) -> CloudEvent | None:
     if b'"specversion"' in body:
         try:
             document = msgspec.json.decode(body)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return None
         if isinstance(document, dict) and {"specversion", "type", "source", "id"} <= document.keys():
             return from_structured(body)
@@ -222,7 +222,7 @@ def from_structured(body: bytes) -> CloudEvent:
     """Decode the JSON event format; JSON data stays as written (less the space around it). Raises `Rejected`."""
     try:
         document = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Rejected(Reason.MALFORMED_JSON, "the structured CloudEvent is not a JSON object") from None
     raw = document.pop("data", None)
     encoded = document.pop("data_base64", None)
@@ -253,7 +253,7 @@ def _embeddable(event: CloudEvent) -> bool:
         return False
     try:
         return msgspec.json.decode(event.data) is not None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
 
 
@@ -277,7 +277,7 @@ def _text(raw: msgspec.Raw) -> str | None:
 def _value(raw: msgspec.Raw) -> Any:
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Rejected(Reason.MALFORMED_JSON, "the structured CloudEvent is not valid JSON") from None
 
 

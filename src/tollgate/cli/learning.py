@@ -17,7 +17,7 @@ import typer
 from tollgate.cli.output import command
 from tollgate.local import mlflow, world
 from tollgate.local.layout import Layout
-from tollgate.local.up import spark_env
+from tollgate.local.up import java_env
 
 _History = Annotated[Path | None, typer.Option("--data", help="History files [the simulated history of this home].")]
 
@@ -26,7 +26,7 @@ _History = Annotated[Path | None, typer.Option("--data", help="History files [th
 def backfill(data: _History = None) -> None:
     """Fold a history into the feature tiles with Spark; doing it again changes nothing."""
     layout = Layout.resolve()
-    env = {"TOLLGATE_DATABASE_URL": layout.database_url().reveal(), **spark_env(layout)}
+    env = {"TOLLGATE_DATABASE_URL": layout.database_url().reveal(), **java_env(layout, "backfill-by-hand")}
     _run("tollgate_spark.backfill", layout, data, env)
 
 

@@ -35,7 +35,7 @@ from tollgate.simulator.stream import Sent
 
 _LINE_EVERY_S = 5.0
 _REDRAW_S = 0.25
-_HINT = "in another terminal: tollgate status · tollgate dlq list · tollgate simulate --drift · tollgate logs decide"
+_HINT = "in another terminal: tollgate status · tollgate dlq list · tollgate explain TRANSACTION · tollgate logs decide"
 
 Count = Annotated[int | None, typer.Option("--transactions", min=1, help="Stop after so many, with a summary.")]
 

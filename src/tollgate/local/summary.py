@@ -23,6 +23,10 @@ from tollgate.store import ledger
 from tollgate.store.connection import connect, retryable
 
 
+_LABELS_S = 10.0
+"""How long a complete run waits for its next label."""
+
+
 @dataclass(frozen=True, slots=True)
 class Offsets:
     """Where the topics ended before the run: what is before does not belong to it."""
@@ -129,15 +133,20 @@ def account(bootstrap: str, database_url: str, ids: Sequence[str], sent: Sent, b
 def wait_complete(
     look: Callable[[], Summary], *, patience_s: float = 120.0, report: Callable[[Summary], None] = lambda _: None
 ) -> Summary:
-    """Look until everything is accounted for, or until nothing has moved for `patience_s`; the last look."""
-    moved, last = time.monotonic(), (-1, -1, -1)
+    """Look until everything is accounted for and every label arrived, or until nothing has moved for `patience_s`.
+
+    Returns the last look. Labels that stay away do not make a run incomplete: they say how good it was.
+    """
+    moved, last = time.monotonic(), (-1, -1, -1, -1)
     while True:
         summary = look()
         report(summary)
-        now = (summary.in_ledger, summary.on_topic, sum(summary.dead.values()))
+        now = (summary.in_ledger, summary.on_topic, sum(summary.dead.values()), summary.labelled)
         if now != last:
             moved, last = time.monotonic(), now
-        if summary.complete or time.monotonic() - moved > patience_s:
+        quiet = time.monotonic() - moved
+        all_labelled = summary.labelled >= summary.in_ledger or quiet > _LABELS_S
+        if (summary.complete and all_labelled) or quiet > patience_s:
             return summary
         time.sleep(1.0)
 

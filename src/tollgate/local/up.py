@@ -107,17 +107,18 @@ class Platform:
         return [
             Stage("serving env", lambda report: self._environment("serving", report)),
             Stage("functions env", lambda report: self._environment("functions", report)),
-            Stage("jars", self._jars),
+            Stage("kafka jars", lambda report: self._jars(jars.KAFKA, report)),
+            Stage("spark jars", lambda report: self._jars(jars.SPARK, report)),
             Stage("history", self._make_history),
             Stage("postgres", self._postgres),
             Stage("registry", self._registry, ("postgres",)),
-            Stage("kafka", self._kafka, ("jars",)),
-            Stage("tiles", self._backfill, ("history", "postgres", "jars")),
+            Stage("kafka", self._kafka, ("kafka jars",)),
+            Stage("tiles", self._backfill, ("history", "postgres")),
             Stage("training", self._train, ("history", "registry")),
             Stage("model", self._model, ("training", "serving env")),
             Stage("functions", self._functions, ("functions env", "postgres")),
             Stage("broker", self._broker, ("kafka", "functions", "model")),
-            Stage("stream", self._spark, ("tiles", "kafka")),
+            Stage("stream", self._spark, ("tiles", "kafka", "spark jars")),
             Stage("console", self._console, ("kafka", "postgres")),
             Stage("mlflow", self._mlflow, ("registry",)),
         ]
@@ -125,9 +126,9 @@ class Platform:
     def _environment(self, extra: str, report: Reporter) -> None:
         environments.ensure(self.layout, extra, report)
 
-    def _jars(self, report: Reporter) -> None:
-        for each in (jars.KAFKA, jars.SPARK):
-            jars.ensure(self.layout, each, report)
+    def _jars(self, wanted: jars.JarSet, report: Reporter) -> None:
+        jars.ensure(self.layout, wanted, report)
+        report("downloaded")
 
     def _make_history(self, report: Reporter) -> None:
         self._history = world.ensure_history(self.layout, self.options.size, report)
@@ -152,7 +153,7 @@ class Platform:
 
     def _backfill(self, report: Reporter) -> None:
         command = [sys.executable, "-m", "tollgate_spark.backfill", "--history", str(world.history_folder(self.layout))]
-        env = {"TOLLGATE_DATABASE_URL": self.layout.database_url().reveal(), **spark_env(self.layout)}
+        env = {"TOLLGATE_DATABASE_URL": self.layout.database_url().reveal(), **java_env(self.layout, "backfill")}
         tool.run(self.layout, "backfill", command, env, report, self._stop)
 
     def _train(self, report: Reporter) -> None:
@@ -193,7 +194,8 @@ class Platform:
         report(self.layout.broker_url)
 
     def _spark(self, report: Reporter) -> None:
-        self._start(parts.spark(self.layout, spark_env(self.layout)))
+        connector = {"TOLLGATE_SPARK_JARS": str(self.layout.jars / jars.SPARK.name)}
+        self._start(parts.spark(self.layout, java_env(self.layout, "stream") | connector))
         report("Spark keeps the tiles")
 
     def _console(self, report: Reporter) -> None:
@@ -205,10 +207,12 @@ class Platform:
         self.supervisor.wait_ready(*(each.name for each in started))
 
 
-def spark_env(layout: Layout) -> dict[str, str]:
-    """What Spark's processes need to find: a Java, and the jars of the connector to Kafka."""
-    home = javas.spark_home(javas.find(), layout.run / "java")
-    return {"JAVA_HOME": str(home), "TOLLGATE_SPARK_JARS": str(layout.jars / jars.SPARK.name)}
+def java_env(layout: Layout, who: str) -> dict[str, str]:
+    """The Java that Spark's processes use, and a folder for what `who` leaves behind when it is killed."""
+    scratch = layout.run / "spark" / who
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    return {"JAVA_HOME": str(javas.spark_home(javas.find(), layout.run / "java")), "TMPDIR": str(scratch)}
 
 
 class _Trained(msgspec.Struct):
