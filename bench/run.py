@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import report
+from bench import page, report
 
 console = Console(stderr=True, highlight=False)
 
@@ -19,7 +19,7 @@ console = Console(stderr=True, highlight=False)
 def main() -> int:
     """The command."""
     here = Path(__file__).parent
-    known = sorted(f.stem for f in here.glob("*.py") if f.stem not in ("__init__", "run", "report"))
+    known = sorted(f.stem for f in here.glob("*.py") if f.stem not in ("__init__", "page", "report", "run"))
     parser = argparse.ArgumentParser(prog="make bench NAME=...")
     parser.add_argument("name", choices=known, help="which benchmark")
     parser.add_argument("--quick", action="store_true", help="a short form for a first look")
@@ -33,7 +33,7 @@ def main() -> int:
         target = "" if metric.target is None else f"{metric.target:g}"
         table.add_row(metric.name, f"{metric.value:,.4g}", metric.unit, target, met, metric.note)
     console.print(table)
-    console.print(f"written to {file.relative_to(here.parent)}")
+    console.print(f"written to {file.relative_to(here.parent)} and {page.write().relative_to(here.parent)}")
     return 4 if any(metric.ok is False for metric in metrics) else 0
 
 
