@@ -19,8 +19,8 @@ def write() -> Path:
     lines = [
         "# Results",
         "",
-        "Made by `make bench` from `bench/results/*.json`: numbers are what was measured, on the machine that is named,",
-        "with everything (Kafka, Spark, Postgres, the load itself) on the same two cores. Compare ratios, not machines.",
+        "Made by `make bench` from `bench/results/*.json`: what was measured, on the machine that is named, with",
+        "everything (Kafka, Spark, Postgres, the load itself) on the same two cores. Compare ratios, not machines.",
         "",
     ]
     for file in sorted(RESULTS.glob("*.json")):
@@ -59,11 +59,11 @@ def _section(result: dict[str, Any]) -> list[str]:
 
 
 def _bars(name: str, stages: list[tuple[str, float]]) -> Path:
-    import matplotlib as mpl  # noqa: PLC0415 - slow to import, and not needed by a benchmark itself
+    import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = name
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib import pyplot as plt
 
     names, values = zip(*sorted(stages, key=lambda stage: stage[1]), strict=True)
     figure, axes = plt.subplots(figsize=(7, 0.4 * len(names) + 1))

@@ -6,14 +6,12 @@ on HTTP, its metrics on TOLLGATE_METRICS_PORT. A missing or wrong setting ends i
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import logging
 import os
 import sys
 from pathlib import Path
 
-import uvloop
 from prometheus_client import start_http_server
 
 from tollgate.errors import ConfigurationError
@@ -36,7 +34,6 @@ def main(arguments: list[str]) -> int:
         port = Settings.read().metrics_port
         if port:
             start_http_server(port, addr=_host())
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # func-python calls asyncio.run itself
         Application(instance).serve()
     except (ConfigurationError, OSError) as error:
         print(f"{arguments[0]}: {error}", file=sys.stderr)  # noqa: T201

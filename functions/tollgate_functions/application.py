@@ -3,7 +3,7 @@
 In: HTTP requests. Out: a well-formed CloudEvent in `scope["event"]` for the function, or 422 with a reason.
 Left alone, func-python 0.8.1 answers a JSON array without CloudEvent headers with 500 (which Knative retries in
 vain), makes up ids that are missing, reads bodies of any size, and answers text instead of a reason.
-Starting, stopping, signals, LISTEN_ADDRESS and the health endpoints are func-python's.
+Starting, stopping, LISTEN_ADDRESS and the health endpoints are func-python's; `tollgate_functions.server` listens.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from func_python.cloudevent import ASGIApplication, CloudEventSender
 from tollgate.errors import Reason, Rejected
 from tollgate.events import CloudEvent, from_http
 from tollgate_functions.answer import Send, reject
+from tollgate_functions.server import serve
 
 MAX_EVENT_BYTES = 256 * 1024
 """Largest accepted event body: a decided event (transaction, decision, features) is a few KB."""
@@ -26,6 +27,10 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 class Application(ASGIApplication):  # type: ignore[misc] # func-python has no types
     """Serves one function instance: `Application(new()).serve()`."""
+
+    def serve(self) -> None:
+        """Until SIGTERM; see `tollgate_functions.server.serve`."""
+        serve(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/health/"):

@@ -20,7 +20,7 @@ from kserve.model_server import parser as sdk_arguments
 
 from tollgate.errors import TollgateError
 from tollgate.settings import Settings
-from tollgate_kserve import artifact
+from tollgate_kserve import artifact, listening
 from tollgate_kserve.edge import Edge
 from tollgate_kserve.models import FixedModels, ServedDataPlane, ServedModel, handle_errors
 from tollgate_kserve.predictor import Predictor
@@ -35,7 +35,10 @@ _LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["faults"]}},
     "root": {"level": "WARNING", "handlers": ["stderr"]},
     # The SDK logs a line a gRPC call and two an HTTP request, uvicorn one: none of them tells what metrics do not.
-    "loggers": {name: {"level": "INFO"} for name in ("tollgate", "uvicorn.error")},
+    "loggers": {
+        **{name: {"level": "INFO"} for name in ("tollgate", "uvicorn.error")},
+        "uvicorn.access": {"propagate": False},  # without a handler uvicorn does not even make the line
+    },
 }
 _log = logging.getLogger("tollgate.model")
 
@@ -44,6 +47,7 @@ def main() -> int:
     """Serve until SIGTERM. Exit code 1 when the model folder or a setting is wrong."""
     arguments = argparse.ArgumentParser("tollgate_kserve", parents=[sdk_arguments])
     arguments.add_argument("--model_dir", type=Path, required=True, help="folder with model.ubj and tollgate.json")
+    arguments.add_argument("--host", help="address to listen on, HTTP and gRPC (default: every interface)")
     options = arguments.parse_args()
     kserve.logging.configure_logging(options.log_config_file or _LOGGING)
     try:
@@ -54,8 +58,8 @@ def main() -> int:
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     # The SDK asks for "the" loop before it starts one of its own; uvloop's policy does not make one up.
     asyncio.set_event_loop(asyncio.new_event_loop())
-    app.add_middleware(Edge, services={each.name: each for each in services})
     handle_errors(app)
+    listening.use(Edge(app, {each.name: each for each in services}), options.host)
     server = ModelServer(enable_latency_logging=False)
     server.dataplane = ServedDataPlane(server.registered_models)
     server.model_repository_extension = FixedModels(server.registered_models)

@@ -35,7 +35,11 @@ _decode = msgspec.json.Decoder(Request).decode
 
 
 class Edge:
-    """ASGI middleware around the SDK's app."""
+    """The ASGI app that uvicorn calls; the SDK's app is behind it.
+
+    Outermost, not one of the app's middlewares: the SDK's Timing middleware alone looks through all routes for a
+    request's name, which costs more than reading its features.
+    """
 
     def __init__(self, app: App, services: dict[str, Service]) -> None:
         self._app = app
@@ -120,23 +124,26 @@ async def _read(scope: Message, receive: Receive) -> bytes:
     be sending: one that is cut off while it sends sees a reset connection instead of the answer.
     """
     announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    too_large = Rejected(Reason.OVERSIZE, f"the request body is over the limit of {MAX_BODY} bytes")
     if announced.isdigit() and int(announced) > MAX_DRAINED:
-        raise too_large
+        raise _too_large()
     parts, size = [], 0
     while True:
         message = await receive()
         part = message.get("body", b"")
         size += len(part)
         if size > MAX_DRAINED:
-            raise too_large
+            raise _too_large()
         if size <= MAX_BODY:
             parts.append(part)
         if not message.get("more_body"):
             break
     if size > MAX_BODY:
-        raise too_large
+        raise _too_large()
     return b"".join(parts)
+
+
+def _too_large() -> Rejected:
+    return Rejected(Reason.OVERSIZE, f"the request body is over the limit of {MAX_BODY} bytes")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

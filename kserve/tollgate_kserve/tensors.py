@@ -6,6 +6,7 @@ matrix. Every refusal is `Rejected`; its text never repeats a value, which could
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -54,6 +55,16 @@ class Transactions:
     terminals: list[str]
     amount_minor: Ints
     occurred_s: Ints
+
+
+def join(batches: Sequence[Transactions]) -> Transactions:
+    """The transactions of several requests, one after another."""
+    return Transactions(
+        [customer for batch in batches for customer in batch.customers],
+        [terminal for batch in batches for terminal in batch.terminals],
+        np.concatenate([batch.amount_minor for batch in batches]),
+        np.concatenate([batch.occurred_s for batch in batches]),
+    )
 
 
 TRANSACTION_TENSORS = {

@@ -60,6 +60,7 @@ def model(layout: Layout, folder: Path, revision: str) -> Part:
             "-m",
             "tollgate_kserve",
             f"--model_dir={folder}",
+            f"--host={HOST}",
             f"--http_port={layout.port('model')}",
             f"--grpc_port={layout.port('model_grpc')}",
         ],

@@ -22,7 +22,6 @@ from tollgate.simulator.stream import Sent
 from tollgate.store import ledger
 from tollgate.store.connection import connect, retryable
 
-
 _LABELS_S = 10.0
 """How long a complete run waits for its next label."""
 

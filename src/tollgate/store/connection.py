@@ -43,6 +43,22 @@ def retryable() -> Iterator[None]:
         raise Retryable(f"Postgres: {text}") from error
 
 
+@contextmanager
+def committed(connection: Connection) -> Iterator[psycopg2.extensions.cursor]:
+    """A cursor whose work is committed at the end of the block, undone when it raises.
+
+    On an autocommit connection each statement is a commit of its own: no round trip for BEGIN and COMMIT.
+    """
+    with connection.cursor() as cursor:
+        try:
+            yield cursor
+        except BaseException:
+            if not connection.closed:
+                connection.rollback()
+            raise
+        connection.commit()
+
+
 def migrate(url: str) -> list[str]:
     """Bring the schema to the newest version; several callers at once are safe. Returns what was applied."""
     applied: list[str] = []
