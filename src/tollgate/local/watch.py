@@ -139,17 +139,23 @@ class Watch:
             self._listener.decided(decision)
 
     def _measure_lag(self) -> None:
-        admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0})
+        admin: AdminClient | None = None
         while not self._stop.wait(_LAG_EVERY_S):
             try:
+                admin = admin or AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0})
                 lag = lags(admin)
             except (KafkaException, TollgateError) as error:
+                admin = None  # one that saw the broker die may go on timing out after it is back
                 with self._lock:
-                    self._totals.trouble = f"Kafka: {error}"
+                    self._totals.trouble = f"Kafka does not say how far its readers are: {_text(error)}"
                 continue
             with self._lock:
                 self._totals.lag = lag
                 self._totals.trouble = None
+
+
+def _text(error: Exception) -> str:
+    return error.args[0].str() if isinstance(error, KafkaException) else str(error)
 
 
 def lags(admin: AdminClient) -> dict[str, int]:
