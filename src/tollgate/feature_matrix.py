@@ -55,18 +55,20 @@ def assemble(
     amount = amount_minor.astype(np.float64) / MINOR
     matrix = np.empty((len(amount), len(features)), np.float64)
     column = {feature.name: matrix[:, i] for i, feature in enumerate(features)}
+    with_current: dict[Window, WindowSums] = {}
     for i, feature in enumerate(features):
         if feature.own is not None:
             matrix[:, i] = _own(feature.own, amount, occurred_s)
         elif feature.over is not None:
-            base = column[feature.over]
-            matrix[:, i] = np.divide(amount, base, out=np.zeros_like(amount), where=base != 0)
+            matrix[:, i] = _ratio(amount, column[feature.over])
         else:
             assert feature.window is not None
             assert feature.aggregate is not None
             window = sums[feature.window]
             if feature.including_current:
-                window = _with_current(window, amount_minor)
+                if feature.window not in with_current:
+                    with_current[feature.window] = _with_current(window, amount_minor)
+                window = with_current[feature.window]
             matrix[:, i] = _aggregate(feature.aggregate, window)
     return matrix
 
@@ -79,7 +81,8 @@ def _own(own: Own, amount: Floats, occurred_s: Ints) -> Floats:
             return (occurred_s % DAY < NIGHT_ENDS * HOUR).astype(np.float64)
         case Own.WEEKEND:
             # 1970-01-01 was a Thursday: day 2 of the epoch's week is Saturday, day 3 Sunday.
-            return np.isin((occurred_s // DAY) % 7, (2, 3)).astype(np.float64)
+            day = (occurred_s // DAY) % 7
+            return np.asarray((day == 2) | (day == 3), np.float64)
 
 
 def _with_current(window: WindowSums, amount_minor: Ints) -> WindowSums:
@@ -112,4 +115,9 @@ def _aggregate(aggregate: Aggregate, window: WindowSums) -> Floats:
 
 
 def _mean(total: Ints, n: Floats) -> Floats:
-    return np.divide(total.astype(np.float64), n, out=np.zeros_like(n), where=n != 0)
+    return _ratio(total.astype(np.float64), n)
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """above / below, 0 where below is 0."""
+    return np.divide(above, below, out=np.zeros(len(above)), where=below != 0)

@@ -61,25 +61,29 @@ def read_window_sums(
     psycopg2 adds a round trip for BEGIN and leaves the transaction open). Raises `Retryable` when Postgres is away.
     """
     ranges: dict[_Range, int] = {}
-    members: list[int] = []
-    slots: list[int] = []
-    rows = len(occurred_s)
-    for w, window in enumerate(windows):
+    members: list[int] = []  # ranges by number, those of one window and row side by side
+    starts: list[int] = []  # where in `members` each window and row begins
+    seconds = [int(second) for second in occurred_s]
+    for window in windows:
         entity, ids = int(window.entity), customers if window.entity is EntityKind.CUSTOMER else terminals
-        for row in range(rows):
-            for granularity, first, end in cover(*window.bounds(int(occurred_s[row]))):
-                members.append(ranges.setdefault((entity, ids[row], granularity, first, end), len(ranges)))
-                slots.append(w * rows + row)
+        for entity_id, second in zip(ids, seconds, strict=True):
+            starts.append(len(members))
+            for granularity, first, end in cover(*window.bounds(second)):
+                members.append(ranges.setdefault((entity, entity_id, granularity, first, end), len(ranges)))
 
     totals, newest = _totals(connection, list(ranges))
+    if not starts:
+        return {window: WindowSums.zeros(0) for window in windows}, _moment(newest)
     parts = totals[members]
-    added = np.zeros((len(windows) * rows, 5), np.int64)
-    np.add.at(added, slots, parts)
-    added[:, _MAX] = 0
-    np.maximum.at(added[:, _MAX], slots, parts[:, _MAX])
-    by_window = added.reshape(len(windows), rows, 5)
+    added = np.add.reduceat(parts, starts)
+    added[:, _MAX] = np.maximum.reduceat(parts[:, _MAX], starts)
+    by_window = added.reshape(len(windows), len(seconds), 5)
     sums = {window: WindowSums(*by_window[w].T) for w, window in enumerate(windows)}
-    return sums, None if newest is None else datetime.fromtimestamp(newest, UTC)
+    return sums, _moment(newest)
+
+
+def _moment(newest: int | None) -> datetime | None:
+    return None if newest is None else datetime.fromtimestamp(newest, UTC)
 
 
 def _totals(connection: Connection, ranges: list[_Range]) -> tuple[NDArray[np.int64], int | None]:
