@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -332,6 +333,58 @@ def test_overload_is_a_503_at_once(server: ModelServer, layout: Layout) -> None:
     assert errors
     assert len(busy) >= 300 - 256
     assert statuses <= {200, 503}
+
+
+def test_requests_that_wait_together_share_one_round_trip_and_keep_their_own_answers(
+    server: ModelServer, layout: Layout
+) -> None:
+    rows = [(f"c-{i % 4}", f"m-{i % 5}", 1_000 * (i + 1), 37 * i) for i in range(12)]
+    outputs = [ALL, ("probability",), ("features",)]
+    bodies = [transactions(*rows[i : i + 1 + i % 2], outputs=outputs[i % 3], id=f"q-{i}") for i in range(12)]
+    alone = [server.infer("fraud", body).body for body in bodies]
+    bad = transactions(("c-1", "m-2", 0, 0))
+    before = server.metric("tollgate_inference_batch_size_count")
+    blocker = connect(layout.database_url().reveal(), application="tests")
+    with blocker.cursor() as cursor:
+        cursor.execute("LOCK TABLE tiles IN ACCESS EXCLUSIVE MODE")
+    with ThreadPoolExecutor(24) as threads:
+        waiting = [threads.submit(server.infer, "fraud", each) for body in bodies for each in (body, bad)]
+        time.sleep(0.4)
+        blocker.rollback()
+        blocker.close()
+        together = [each.result() for each in waiting]
+    assert [answer.body for answer in together[::2]] == alone
+    for answer in together[1::2]:
+        refused(answer, 400, "'amount_minor' [0]")
+    assert server.metric("tollgate_inference_batch_size_count") - before <= 4
+
+
+def test_a_large_request_which_goes_alone_reads_the_same_features(server: ModelServer) -> None:
+    rows = [(f"c-{i % 4}", f"m-{i % 5}", 1_000 * (i + 1), 37 * i) for i in range(40)]
+    answer = server.infer("fraud", transactions(*rows, outputs=ALL))
+    np.testing.assert_array_equal(np.array(answer.output("features")).reshape(40, WIDTH), naive(rows))
+
+
+def listens(address: str, port: str) -> bool:
+    try:
+        socket.create_connection((address, int(port)), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_it_listens_where_it_is_told_and_in_a_pod_on_every_interface(
+    server: ModelServer, layout: Layout, folder: Path, tmp_path: Path
+) -> None:
+    """127.0.0.2 is this machine too, but another address."""
+    for port in (server.url.rpartition(":")[2], server.grpc.rpartition(":")[2]):
+        assert listens("127.0.0.1", port)
+        assert not listens("127.0.0.2", port)
+        assert not listens("::1", port)
+    with running(layout, folder, tmp_path / "log", as_in_a_pod=True) as everywhere:
+        for port in (everywhere.url.rpartition(":")[2], everywhere.grpc.rpartition(":")[2]):
+            assert listens("127.0.0.1", port)
+            assert listens("127.0.0.2", port)
 
 
 def test_sigterm_lets_what_is_under_way_finish(layout: Layout, folder: Path, tmp_path: Path) -> None:

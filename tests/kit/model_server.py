@@ -87,12 +87,16 @@ class ModelServer:
 
 
 @contextmanager
-def running(layout: Layout, folder: Path, log: Path) -> Iterator[ModelServer]:
-    """Start the server on free ports with the command of the embedded platform; kill it at the end."""
+def running(layout: Layout, folder: Path, log: Path, *, as_in_a_pod: bool = False) -> Iterator[ModelServer]:
+    """Start the server on free ports with the command of the embedded platform; kill it at the end.
+
+    In a pod nobody tells it an address to listen on.
+    """
     shared = Layout(CHECKOUT / ".tollgate")
     part = parts.model(layout, folder, "fraud-00001")
     http, grpc = free_port(), free_port()
-    command = [environments.ensure(shared, "serving"), *part.command[1:], f"--http_port={http}", f"--grpc_port={grpc}"]
+    options = [each for each in part.command[1:] if not (as_in_a_pod and each.startswith("--host="))]
+    command = [environments.ensure(shared, "serving"), *options, f"--http_port={http}", f"--grpc_port={grpc}"]
     with log.open("wb") as out:
         process = subprocess.Popen(command, env={**os.environ, **part.env}, stdout=out, stderr=out)
     server = ModelServer(f"http://{HOST}:{http}", f"{HOST}:{grpc}", process, log)

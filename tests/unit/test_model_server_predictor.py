@@ -47,6 +47,17 @@ def test_probability_is_what_walking_the_trees_gives(folder: Path, predictor: Pr
         assert probability == pytest.approx(1 / (1 + math.exp(-(0.9 * margin - 0.25))), rel=1e-5)
 
 
+def test_the_margin_has_the_bits_of_the_python_package(predictor: Predictor) -> None:
+    for rows in (model_folder.matrix(1, seed=9), model_folder.matrix(400, seed=9), model_folder.matrix(400)[::2]):
+        expected = predictor._booster.inplace_predict(rows, predict_type="margin")
+        np.testing.assert_array_equal(predictor._margin(rows), expected)
+
+
+def test_a_matrix_of_another_width_is_an_error_not_a_read_past_its_end(predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match="24 columns"):
+        predictor.probability(model_folder.matrix(3)[:, 1:])
+
+
 def test_a_row_scores_the_same_alone_and_in_a_batch(predictor: Predictor) -> None:
     rows = model_folder.matrix(300, seed=6)
     alone = [predictor.probability(rows[i : i + 1])[0] for i in range(len(rows))]
