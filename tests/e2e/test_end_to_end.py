@@ -92,7 +92,7 @@ def test_an_unknown_event_type_is_dead_lettered(platform: RunningPlatform) -> No
 
 def test_nothing_is_decided_while_the_model_server_is_away(platform: RunningPlatform) -> None:
     """A stopped (not killed) server does not answer: deliveries time out, wait, and succeed once it is back."""
-    pid = int(str(platform.parts()["model"]["pid"]))
+    pid = platform.pid("model")
     _signal(pid, "STOP")
     try:
         assert _post(platform, _transaction("waits-1"), "dev.tollgate.transaction.requested", "waits-1") == 202
@@ -139,7 +139,7 @@ def test_status_names_one_root_cause(platform: RunningPlatform) -> None:
     pid = platform.kill("postgres")
     seen = platform.cli("status", check=False)
     platform.wait_ready()
-    assert pid != int(str(platform.parts()["postgres"]["pid"]))
+    assert pid != platform.pid("postgres")
     if seen.returncode:  # it may already have been back
         assert "postgres is" in seen.stderr
 

@@ -418,8 +418,8 @@ def test_an_answer_that_is_no_cloudevent_is_a_dead_letter_not_a_silent_success(
 def test_a_record_too_large_for_the_broker_is_a_dead_letter_and_the_next_one_passes(
     layout: Layout, dispatcher: Dispatcher, topics: Topics
 ) -> None:
-    producer = Producer({"bootstrap.servers": layout.kafka_bootstrap, "message.max.bytes": 2_000_000})
-    producer.produce("transactions", b"x" * 1_048_500, partition=0)
+    producer = Producer({"bootstrap.servers": layout.kafka_bootstrap, "message.max.bytes": 3_000_000})
+    producer.produce("transactions", b"x" * 2_000_000, partition=0)
     producer.produce("transactions", b'{"transaction_id":"after-1"}', partition=0)
     assert producer.flush(20) == 0
     wait_for(lambda: decided(topics) == Counter(["after-1"]), 20, "the partition is stuck")

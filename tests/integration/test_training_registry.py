@@ -46,8 +46,10 @@ print(json.dumps({"aliases": aliases, "versions": sorted(versions, key=lambda v:
 
 
 def environment(folder: Path) -> dict[str, str]:
+    # MLflow used in this process leaves its own variables in the environment (the registry of another test, for one).
+    outside = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("MLFLOW")}
     return {
-        **os.environ,
+        **outside,
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         "TOLLGATE_ARTIFACT_ROOT": str(folder / "artifacts"),
         "MLFLOW_DISABLE_TELEMETRY": "true",

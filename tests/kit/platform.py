@@ -26,6 +26,7 @@ from tollgate.local.layout import Layout
 from tollgate.local.lock import stop_running
 from tollgate.local.purge import purge
 from tollgate.local.summary import Offsets, Summary, account, wait_complete
+from tollgate.local.supervisor import read_state
 from tollgate.simulator.mix import Mix
 from tollgate.simulator.options import Position
 from tollgate.simulator.publisher import KafkaPublisher
@@ -86,9 +87,17 @@ class RunningPlatform:
 
     def kill(self, part: str) -> int:
         """`kill -9` a part's process; its pid."""
-        pid = int(str(self.parts()[part]["pid"]))
+        pid = self.pid(part)
         os.kill(pid, signal.SIGKILL)
         return pid
+
+    def pid(self, part: str) -> int:
+        """A part's process, once it has one (waits while it is being started again)."""
+        deadline = time.monotonic() + 30
+        while (pid := read_state(self.layout)["parts"][part]["pid"]) is None:  # type: ignore[index,call-overload]
+            assert time.monotonic() < deadline, f"{part} has no process"
+            time.sleep(0.1)
+        return int(pid)
 
     def wait_ready(self, seconds: float = 90) -> None:
         """Wait until every part is ready again."""
