@@ -1,7 +1,8 @@
 """The way into Postgres: a few threads, each with its connection; what waits together is committed together.
 
-In: items from concurrent handlers. Out: each item's own result. While every lane is busy items gather, and the next
-free lane takes them as one batch (one transaction, one fsync): latency at low rates, throughput at high ones.
+In: items from concurrent handlers. Out: each item's own result. Items gather for some ms, and while every lane is
+busy; a free lane takes them as one batch (one statement, one fsync). The decision is made by then: its latency does
+not grow, and the CPU of a batch is nearly that of one item.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ Out = TypeVar("Out")
 LANES = 2
 AT_MOST = 128
 """Items in one transaction."""
+GATHER_S = 0.01
+"""How long the first of a batch waits for others."""
 
 
 class Lanes(Generic[In, Out]):
-    """Runs `work(connection, items)`, which commits, and gives a result or a `Rejected` for each item."""
+    """Runs `work(connection, items)`, which commits (the connection is an autocommit one), and gives a result or a
+    `Rejected` for each item."""
 
     def __init__(
         self,
@@ -36,12 +40,15 @@ class Lanes(Generic[In, Out]):
         self._threads = ThreadPoolExecutor(LANES, thread_name_prefix=application)
         self._idle = [_Lane(url, application, work) for _ in range(LANES)]
         self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
+        self._gathering: asyncio.TimerHandle | None = None
 
     async def submit(self, item: In) -> Out:
         """This item's result, after it is committed. Raises its `Rejected`, or `Retryable` when Postgres is away."""
-        future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Out] = loop.create_future()
         self._waiting.append((item, future))
-        self._start()
+        if self._gathering is None and self._idle:
+            self._gathering = loop.call_later(GATHER_S, self._gathered)
         return await future
 
     def close(self) -> None:
@@ -49,6 +56,10 @@ class Lanes(Generic[In, Out]):
         self._threads.shutdown(wait=True)
         for lane in self._idle:
             lane.disconnect()
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self._start()
 
     def _start(self) -> None:
         while self._waiting and self._idle:
@@ -72,7 +83,8 @@ class Lanes(Generic[In, Out]):
                 future.set_exception(result)
             else:
                 future.set_result(result)
-        self._start()
+        if self._gathering is None:
+            self._start()
 
 
 class _Lane(Generic[In, Out]):
@@ -95,6 +107,7 @@ class _Lane(Generic[In, Out]):
             with retryable():
                 if self._connection is None:
                     self._connection = connect(self._url, application=self._application)
+                    self._connection.autocommit = True
                 return list(self._work(self._connection, items))
         except Retryable as error:
             self.disconnect()

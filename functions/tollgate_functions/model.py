@@ -7,6 +7,7 @@ anything else that is not 200, no connection or no answer in time is `Retryable`
 from __future__ import annotations
 
 import aiohttp
+from yarl import URL
 
 from tollgate import v2
 from tollgate.decision import Contribution
@@ -21,11 +22,14 @@ class ModelClient:
 
     def __init__(self, settings: Settings) -> None:
         self._timeout_ms = settings.model_timeout_ms
-        self._fraud = f"{settings.model_url}/v2/models/{settings.model_name}/infer"
-        self._features = f"{settings.model_url}/v2/models/{settings.model_name}-features/infer"
+        self._fraud = URL(f"{settings.model_url}/v2/models/{settings.model_name}/infer")
+        self._features = URL(f"{settings.model_url}/v2/models/{settings.model_name}-features/infer")
         self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=settings.model_timeout_ms / 1000),
             headers={"content-type": "application/json"},
+            skip_auto_headers=("accept", "accept-encoding", "user-agent"),
+            cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
 
@@ -43,7 +47,7 @@ class ModelClient:
         """Let the connections go."""
         await self._session.close()
 
-    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> bytes:
+    async def _post(self, url: URL, body: bytes, headers: dict[str, str]) -> bytes:
         try:
             try:
                 status, answer = await self._attempt(url, body, headers)
@@ -61,6 +65,6 @@ class ModelClient:
             raise Rejected(Reason.INVALID_FIELD, f"the model server refused it: {said or 'no reason given'}")
         raise Retryable(f"the model server answered {status}{f': {said}' if said else ''}")
 
-    async def _attempt(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+    async def _attempt(self, url: URL, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         async with self._session.post(url, data=body, headers=headers) as response:
             return response.status, await response.read()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -455,6 +457,40 @@ def test_sigterm_ends_it_in_order_and_what_is_under_way_is_answered(python: Path
     assert read(answers[0]).decision.outcome is Outcome.APPROVE
     assert "Traceback" not in process.log.read_text()
     assert "Unclosed" not in process.log.read_text()
+
+
+def test_every_listen_address_is_served(python: Path, tmp_path: Path) -> None:
+    one, two = free_port(), free_port()
+    settings = {"TOLLGATE_MODEL_URL": "http://127.0.0.1:1", "LISTEN_ADDRESS": f"127.0.0.1:{one},127.0.0.1:{two}"}
+    process = command(python, "decide", settings, tmp_path / "log")
+    try:
+        for port in (one, two):
+            url = f"http://127.0.0.1:{port}/health/readiness"
+            for _ in range(200):
+                try:
+                    with urllib.request.urlopen(url, timeout=2) as response:
+                        assert response.read() == b"ready"
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            else:
+                raise AssertionError(f"port {port} is not served:\n{(tmp_path / 'log').read_text()}")
+    finally:
+        process.terminate()
+        assert process.wait(15) == 0
+
+
+def test_a_port_that_is_taken_ends_it_at_once(python: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = "{}:{}".format(*taken.getsockname())
+        settings = {"TOLLGATE_MODEL_URL": "http://127.0.0.1:1", "LISTEN_ADDRESS": address}
+        assert command(python, "decide", settings, tmp_path / "log").wait(20) == 1
+    log = (tmp_path / "log").read_text()
+    assert address in log
+    assert "LISTEN_ADDRESS" in log
+    assert "Traceback" not in log
 
 
 def test_a_record_time_that_no_clock_shows_counts_as_the_arrival(decide: FunctionProcess) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tollgate.events import LABELLED, RECORDED, CloudEvent
 from tollgate.local import postgres as postgres_part
 from tollgate.local.layout import Layout
 from tollgate.local.supervisor import Supervisor
-from tollgate.store import labels, ledger
+from tollgate.store import labels, ledger, ledger_rows
 from tollgate.store.connection import Connection, connect, migrate
 from tollgate.transaction import Label
 from tollgate_functions.lanes import Lanes
@@ -104,6 +105,15 @@ def test_a_hundred_deliveries_at_once_make_one_row_and_a_hundred_equal_replies(
         assert cursor.fetchone() == (1,)
 
 
+def test_the_reply_is_the_same_bytes_for_the_first_delivery_and_for_the_next(record: FunctionProcess) -> None:
+    here = events.decided(events.transaction())
+    there = here.decision.decided_at.astimezone(timezone(timedelta(hours=-3)))
+    made = msgspec.structs.replace(here, decision=msgspec.structs.replace(here.decision, decided_at=there))
+    (first,), (again,) = record.deliver(events.decided_event(made)), record.deliver(events.decided_event(made))
+    assert first.body == again.body == msgspec.json.encode(ledger_rows.stored(here.decision))
+    assert first.event() == again.event()
+
+
 def test_of_many_bodies_under_one_id_at_once_exactly_one_wins(record: FunctionProcess, connection: Connection) -> None:
     transaction = events.transaction()
     bodies = [msgspec.structs.replace(transaction, amount_minor=1 + i) for i in range(50)]
@@ -162,6 +172,7 @@ def _broken(**changes: Any) -> bytes:
         (_broken(decision__probability=1.5), "invalid_field"),
         (_broken(decision__transaction_id="another"), "invalid_field"),
         (_broken(decision__decided_at="2026-05-01T12:00:00"), "invalid_field"),
+        (_broken(decision__features_as_of="9999-12-31T23:59:59-01:00"), "invalid_field"),
         (_broken(decision__policy_version="nul\x00"), "invalid_field"),
         (_broken(transaction__amount_minor=0), "invalid_field"),
         (_broken(transaction__customer_id="4111111111111111"), "card_number"),

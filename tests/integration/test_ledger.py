@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import random
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import msgspec
 import psycopg2
 import pytest
 
 from kit import events, stores
-from tollgate.decision import Decided, Outcome
+from tollgate.decision import Contribution, Decided, Outcome
 from tollgate.errors import Reason, Rejected, Retryable
 from tollgate.local.layout import Layout
 from tollgate.store import labels, ledger
@@ -85,6 +88,67 @@ def test_the_same_again_gives_the_stored_decision_byte_for_byte(connection: Conn
     )
     assert (first.first, again.first) == (True, False)
     assert msgspec.json.encode(again.decision) == msgspec.json.encode(first.decision)
+
+
+def any_float(rng: random.Random) -> float:
+    """Any finite double: all bit patterns are equally likely."""
+    while True:
+        (value,) = struct.unpack("<d", rng.randbytes(8))
+        if math.isfinite(value):
+            return float(value)
+
+
+def any_moment(rng: random.Random) -> datetime:
+    """Any microsecond in any zone."""
+    zone = timezone(timedelta(minutes=rng.randint(-14 * 60, 14 * 60)))
+    return datetime.fromtimestamp(rng.randrange(10**9), zone) + timedelta(microseconds=rng.randrange(10**6))
+
+
+def any_decision(rng: random.Random) -> Decided:
+    return events.decided(
+        events.transaction(),
+        probability=rng.choice([-0.0, 1.0, 5e-324, rng.random()]),
+        reasons=[Contribution("f\U0001f600\\\"'%s", any_float(rng), any_float(rng)), Contribution("", -0.0, 0.0)],
+        policy_version="a\nb\\n'é",
+        features_as_of=rng.choice([None, any_moment(rng)]),
+        requested_at=any_moment(rng),
+        decided_at=any_moment(rng),
+        latency_ms=rng.choice([-0.0, any_float(rng)]),
+    )
+
+
+def test_the_answer_to_the_first_delivery_is_byte_for_byte_that_to_the_next(connection: Connection) -> None:
+    rng = random.Random(4)
+    made = [any_decision(rng) for _ in range(300)]
+    first, again = ledger.record_many(connection, made), ledger.record_many(connection, made)
+    for one, two, asked in zip(first, again, made, strict=True):
+        assert isinstance(one, ledger.Recorded)
+        assert isinstance(two, ledger.Recorded)
+        assert (one.first, two.first) == (True, False)
+        assert msgspec.json.encode(one.decision) == msgspec.json.encode(two.decision)
+        assert one.decision == asked.decision
+
+
+def test_of_one_delivery_twice_in_a_batch_only_one_is_the_first(connection: Connection) -> None:
+    made = events.decided(events.transaction())
+    results = ledger.record_many(connection, [made, made])
+    assert results == [ledger.Recorded(made.decision, first=True), ledger.Recorded(made.decision, first=False)]
+
+
+def test_a_partition_that_was_dropped_is_made_again(connection: Connection) -> None:
+    for _ in range(2):
+        assert ledger.record(connection, events.decided(events.transaction())).first
+        with connection, connection.cursor() as cursor:
+            cursor.execute("DROP TABLE ledger_20260501")
+
+
+def test_a_decision_whose_day_has_left_the_ledger_is_not_made_again(connection: Connection) -> None:
+    made = events.decided(events.transaction())
+    ledger.record(connection, made)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("DROP TABLE ledger_20260501")
+    with pytest.raises(Rejected, match="left the ledger"):
+        ledger.record(connection, made)
 
 
 def test_another_body_under_the_same_id_is_a_conflict_and_changes_nothing(connection: Connection) -> None:
@@ -191,7 +255,7 @@ def test_the_day_is_that_of_utc(connection: Connection) -> None:
 def test_a_batch_that_fails_leaves_nothing(connection: Connection) -> None:
     good = events.decided(events.transaction())
     bad = msgspec.structs.replace(events.decided(events.transaction()), features_hash="nul\x00")
-    with pytest.raises(ValueError, match="NUL"):
+    with pytest.raises(psycopg2.DataError, match="Unicode"):
         ledger.record_many(connection, [good, bad])
     assert count(connection, "ledger_ids") == count(connection, "ledger") == 0
     assert ledger.record(connection, good).first
@@ -298,6 +362,22 @@ def test_labels_in_one_batch_see_the_same_standing_verdict(connection: Connectio
     late = events.label(transaction, is_fraud=False, day=9)
     assert labels.write_many(connection, [late, early, late]) == [late, late, late]
     assert count(connection, "labels") == 1
+
+
+def test_the_answer_to_a_label_is_the_same_bytes_each_time(connection: Connection) -> None:
+    zone = timezone(timedelta(hours=2))
+    made = events.label(events.transaction())
+    there = msgspec.structs.replace(made, labelled_at=made.labelled_at.astimezone(zone))
+    first, again = labels.write(connection, there), labels.write(connection, there)
+    assert msgspec.json.encode(first) == msgspec.json.encode(again) == msgspec.json.encode(made)
+
+
+def test_old_and_new_labels_in_one_batch_are_each_answered_with_what_stands(connection: Connection) -> None:
+    known, new = events.transaction(), events.transaction()
+    standing = labels.write(connection, events.label(known, day=9))
+    late, older = events.label(new, day=8), events.label(known, is_fraud=False, day=8)
+    other = events.label(known, is_fraud=False, source="analyst", day=3)
+    assert labels.write_many(connection, [older, late, other]) == [standing, late, other]
 
 
 def test_verdicts_of_one_source_at_once_end_with_the_latest(url: str, connection: Connection) -> None:

@@ -17,7 +17,7 @@ from tollgate.errors import Reason, Rejected
 from tollgate.events import DECIDED, RECORDED, SOURCE_RECORD, CloudEvent
 from tollgate.settings import Settings
 from tollgate.store import ledger
-from tollgate.transaction import parse_transaction
+from tollgate.transaction import check_moment, parse_transaction
 from tollgate_functions.answer import answer
 from tollgate_functions.incoming import carried, received
 from tollgate_functions.lanes import Lanes
@@ -90,7 +90,8 @@ def _decided(body: bytes) -> Decided:
         raise Rejected(Reason.INVALID_FIELD, "decision.transaction_id is not that of the transaction beside it")
     if not 0.0 <= decision.probability <= 1.0:
         raise Rejected(Reason.INVALID_FIELD, "decision.probability: expected a number from 0 to 1")
-    moments = (decision.requested_at, decision.decided_at, decision.features_as_of)
-    if any(moment is not None and moment.tzinfo is None for moment in moments):
-        raise Rejected(Reason.INVALID_FIELD, "decision: times need a zone (RFC 3339)")
+    for name in ("requested_at", "decided_at", "features_as_of"):
+        moment = getattr(decision, name)
+        if moment is not None:
+            check_moment(name, moment)
     return decided
