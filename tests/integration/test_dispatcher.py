@@ -533,6 +533,22 @@ def test_kafka_restarting_answers_503_meanwhile_and_loses_nothing(
     assert status(dispatcher.broker, body, headers) == 202
 
 
+def test_a_stop_while_kafka_is_away_ends_all_the_same_and_loses_nothing(
+    platform: tuple[Layout, Supervisor], dispatcher: Dispatcher, functions: dict[str, StubFunction], topics: Topics
+) -> None:
+    layout, supervisor = platform
+    functions["decide"].behave = decide
+    sent = names("stop", 300)
+    topics.send(sent)
+    wait_for(lambda: len(functions["decide"].events) >= 20, 20, "no progress")
+    supervisor.stop("kafka")
+    assert dispatcher.end(signal.SIGTERM) in (0, 1)
+    supervisor.start(kafka.part(layout))
+    supervisor.wait_ready("kafka")
+    dispatcher.start()
+    wait_for(lambda: set(map(name_of, topics.read("decisions"))) >= set(sent), 60, "decisions are missing")
+
+
 def test_a_second_dispatcher_says_that_its_port_is_taken_and_disturbs_nobody(
     dispatcher: Dispatcher, functions: dict[str, StubFunction], topics: Topics
 ) -> None:

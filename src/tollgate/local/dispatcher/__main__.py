@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ from tollgate.local.dispatcher.writer import MAX_RECORD_BYTES, Writer
 log = logging.getLogger("tollgate.local.dispatcher")
 
 _CONCURRENCY = 64  # requests in flight a Trigger
+_LAST_WORDS = 5.0  # seconds for the last commits and writes, after `grace`
 _WINDOW = 1024  # events under way a KafkaSource or Trigger, those waiting for a retry included
 
 
@@ -171,7 +173,11 @@ async def run(mesh: Mesh, settings: Settings) -> int:
         await asyncio.wait((stopped, dispatcher.failed), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
     finally:
-        await dispatcher.stop()
+        try:
+            await asyncio.wait_for(dispatcher.stop(), settings.grace + _LAST_WORDS)
+        except TimeoutError:  # Kafka is away: a commit or a write waits for it. What is not committed comes again.
+            log.warning("Kafka did not answer: stopping without it")
+            os._exit(1)
     if dispatcher.failed.done():
         log.error("cannot continue: %s", dispatcher.failed.result())
         return 1

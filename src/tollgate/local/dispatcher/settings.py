@@ -14,7 +14,7 @@ import msgspec
 from tollgate.errors import ConfigurationError
 
 _HOST = "127.0.0.1"
-_GRACE = 10.0
+_GRACE = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
