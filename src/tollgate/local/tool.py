@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from tollgate.local.process import environment, kill_group, tail
 from tollgate.local.stages import Reporter
 
 _STOP_CHECK_S = 0.2
+_LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\d \S+ [A-Z]+ [\w.]+: ")
 
 
 def run(
@@ -54,7 +56,7 @@ def run(
         for line in process.stderr:
             out.write(line)
             out.flush()
-            if text := line.strip():
+            if text := _LOG_PREFIX.sub("", line).strip():
                 report(text[:160])
         code = process.wait()
         reader.join()

@@ -125,6 +125,7 @@ class Platform:
 
     def _environment(self, extra: str, report: Reporter) -> None:
         environments.ensure(self.layout, extra, report)
+        report("installed")
 
     def _jars(self, wanted: jars.JarSet, report: Reporter) -> None:
         jars.ensure(self.layout, wanted, report)
@@ -152,9 +153,14 @@ class Platform:
         report(f"{len(made)} topics made" if made else self.layout.kafka_bootstrap)
 
     def _backfill(self, report: Reporter) -> None:
+        done = self.layout.data / "backfilled"
+        if done.exists():
+            report("the tiles hold the history")
+            return
         command = [sys.executable, "-m", "tollgate_spark.backfill", "--history", str(world.history_folder(self.layout))]
         env = {"TOLLGATE_DATABASE_URL": self.layout.database_url().reveal(), **java_env(self.layout, "backfill")}
         tool.run(self.layout, "backfill", command, env, report, self._stop)
+        done.touch()
 
     def _train(self, report: Reporter) -> None:
         done = self.layout.data / "trained.json"
