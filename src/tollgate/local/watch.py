@@ -19,7 +19,7 @@ from tollgate import dead_letters
 from tollgate.decision import Decision, Outcome
 from tollgate.errors import TollgateError
 from tollgate.events import from_kafka
-from tollgate.topics import DEAD_LETTERS, DECISIONS, Record, Tail
+from tollgate.topics import DEAD_LETTERS, DECISIONS, Record, Tail, client
 
 _RECENT = 2_000
 _RATE_WINDOW_S = 10.0
@@ -142,7 +142,7 @@ class Watch:
         admin: AdminClient | None = None
         while not self._stop.wait(_LAG_EVERY_S):
             try:
-                admin = admin or AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0})
+                admin = admin or AdminClient({**client(self._bootstrap), "log_level": 0})
                 lag = lags(admin)
             except (KafkaException, TollgateError) as error:
                 admin = None  # one that saw the broker die may go on timing out after it is back

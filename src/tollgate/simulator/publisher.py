@@ -14,6 +14,7 @@ from typing import Protocol
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tollgate.errors import Retryable
+from tollgate.topics import client
 
 DELIVERY_TIMEOUT_S = 120.0
 """A record that no broker has confirmed for so long is an error; until then the client retries."""
@@ -41,7 +42,7 @@ class KafkaPublisher:
         self._failure: str | None = None
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap,
+                **client(bootstrap),
                 "client.id": "tollgate-simulator",
                 "acks": "all",
                 "enable.idempotence": True,

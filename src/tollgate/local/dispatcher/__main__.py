@@ -29,6 +29,7 @@ from tollgate.local.dispatcher.pump import Pump
 from tollgate.local.dispatcher.settings import Settings
 from tollgate.local.dispatcher.source import to_event
 from tollgate.local.dispatcher.writer import MAX_RECORD_BYTES, Writer
+from tollgate.topics import client
 
 log = logging.getLogger("tollgate.local.dispatcher")
 
@@ -132,7 +133,7 @@ class Dispatcher:
 
     def _consumer(self, group: str, member: int, initial: str) -> dict[str, Any]:
         return {
-            "bootstrap.servers": self._settings.kafka_bootstrap,
+            **client(self._settings.kafka_bootstrap),
             "group.id": group,
             # A member with a name that comes back after a crash gets its partitions at once.
             "group.instance.id": f"{group}-{member}",

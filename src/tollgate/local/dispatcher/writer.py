@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from tollgate.errors import Reason, Rejected, Retryable
 from tollgate.events import CloudEvent, to_kafka, to_kafka_structured
 from tollgate.local.dispatcher.manifests import Topic
+from tollgate.topics import client
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Writer:
         self.reachable = False
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap,
+                **client(bootstrap),
                 "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": 8,
