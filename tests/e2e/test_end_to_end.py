@@ -23,7 +23,7 @@ from tollgate.store.connection import connect
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-PARTS = ("postgres", "kafka", "model", "gateway", *FUNCTIONS, "dispatcher", "spark")
+PARTS = ("postgres", "kafka", "model", "gateway", *FUNCTIONS, "dispatcher", "spark", "console", "mlflow")
 
 
 def test_every_record_is_decided_once_or_dead_lettered_with_its_reason(platform: RunningPlatform) -> None:
@@ -57,9 +57,9 @@ def test_flagged_transactions_carry_reasons_and_approved_ones_do_not(platform: R
 
 def test_the_same_exact_counts_while_every_part_is_killed_in_turn(platform: RunningPlatform) -> None:
     """kill -9 of each part while transactions flow: nothing lost, nothing twice, nothing approved unseen."""
-    mix = Mix(duplicates=100, malformed=40, conflicts=20)
+    mix = Mix(duplicates=200, malformed=50, conflicts=20)
     done: list[Run] = []
-    streaming = threading.Thread(target=lambda: done.append(platform.stream(3_000, rate=75, mix=mix)))
+    streaming = threading.Thread(target=lambda: done.append(platform.stream(5_000, rate=110, mix=mix)))
     streaming.start()
     killed = []
     for part in PARTS:
