@@ -62,7 +62,8 @@ def tally(listener: Listener) -> tuple[int, int, int, Counter[str]]:
 @given(st.integers(1, 250), st.integers(0, 250), st.integers(0, 250), st.integers(0, 250), st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
 def test_the_counts_add_up_exactly(count: int, duplicates: int, bad: int, conflicts: int, seed: int) -> None:
-    mix = Mix(min(duplicates, count), min(bad, count), min(conflicts, count))
+    twice = min(duplicates, count)
+    mix = Mix(twice, min(bad, count), min(conflicts, count - twice))
     sent, listener = run(count, mix, seed)
     assert (sent.transactions, sent.duplicates, sent.malformed, sent.conflicts) == (
         count,
@@ -79,6 +80,15 @@ def test_the_run_of_the_issue_five_thousand_with_everything_mixed_in() -> None:
     assert tally(listener) == (5_000, 200, 20, sent.malformed_reasons)
     assert sent.malformed_reasons.total() == 50
     assert set(sent.malformed_reasons) == set(Reason) - {Reason.CONFLICT, Reason.EXHAUSTED}
+
+
+@given(many=st.integers(0, 25), conflicts=st.integers(0, 25), seed=st.integers(0, 50))
+def test_no_transaction_has_both_a_duplicate_and_a_conflict(many: int, conflicts: int, seed: int) -> None:
+    """Else the number of dead letters would depend on which of the three is decided first."""
+    plan = make_plan(Mix(many, 0, conflicts), 50, np.random.default_rng(seed))
+    again = Counter(n for kind in (plan.duplicates, plan.conflicts) for originals in kind.values() for n in originals)
+    assert sum(again.values()) == many + conflicts
+    assert set(again.values()) <= {1}
 
 
 def test_the_originals_are_those_of_a_run_without_bad_input() -> None:
@@ -141,6 +151,8 @@ def test_a_conflict_is_valid_and_differs_in_the_amount_only(amount: int) -> None
 def test_more_bad_input_than_transactions_or_an_endless_run_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="at least 11"):
         run(10, Mix(duplicates=11))
+    with pytest.raises(ConfigurationError, match="6 duplicates and 5 conflicts"):
+        run(10, Mix(duplicates=6, conflicts=5))
     with pytest.raises(ConfigurationError, match="endless"):
         Stream(WorldSource(WORLD), Listener(), START).run(None, mix=Mix(malformed=1))
     with pytest.raises(ConfigurationError, match="conflicts is -1"):

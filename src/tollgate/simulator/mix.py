@@ -114,10 +114,18 @@ def make_plan(mix: Mix, count: int | None, stream: np.random.Generator) -> Plan:
             )
     if count is None:
         return plan
+    if mix.duplicates + mix.conflicts > count:
+        raise ConfigurationError(
+            f"{mix.duplicates} duplicates and {mix.conflicts} conflicts, each of another transaction, "
+            f"do not fit {count} transactions"
+        )
     for number, place in enumerate(_places(mix.malformed, count, stream)):
         plan.malformed[place].append(number % len(KINDS))
     for many, again in ((mix.duplicates, plan.duplicates), (mix.conflicts, plan.conflicts)):
-        for original in _places(many, count, stream):
+        for place in _places(many, count, stream):
+            # Not one that has a second copy already: where its contradiction is decided first (delivery is not
+            # ordered), the copy would be a conflict too, and nobody could say how many there must be.
+            original = next(each % count for each in range(place, place + count) if each % count not in plan.originals)
             again[min(original + int(stream.integers(MIN_LAG, LAG)), count - 1)].append(original)
             plan.originals.add(original)
     return plan
