@@ -23,6 +23,7 @@ import pytest
 from confluent_kafka import Producer
 
 from kit.events import decided, from_kafka_source, transaction
+from kit.ports import free_base
 from tollgate import policy
 from tollgate.decision import Contribution, Decided, Outcome
 from tollgate.events import RECORDED, SOURCE_RECORD, CloudEvent, to_kafka
@@ -36,7 +37,6 @@ from tollgate.transaction import Label
 
 pytestmark = pytest.mark.integration
 
-PORT_BASE = 26_300
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -47,7 +47,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Layout,
     there = Layout.resolve().jars
     there.mkdir(parents=True, exist_ok=True)
     (home / "jars").symlink_to(there)
-    layout = Layout(home, PORT_BASE)
+    layout = Layout(home, free_base())
     jars.ensure(layout, jars.KAFKA)
     try:
         with Supervisor(layout) as supervisor:

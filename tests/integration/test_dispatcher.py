@@ -27,6 +27,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from kit.function import Call, StubFunction
+from kit.ports import free_base
 from tollgate import events
 from tollgate.events import CloudEvent, from_kafka, to_http, to_http_structured, to_kafka
 from tollgate.local import jars, kafka
@@ -36,7 +37,6 @@ from tollgate.local.supervisor import Supervisor
 pytestmark = pytest.mark.integration
 
 KNATIVE = Path(__file__).parents[2] / "knative" / "base"
-PORT_BASE = 24_400
 RETRIES = 10
 
 
@@ -47,7 +47,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Layout,
     there = Layout.resolve().jars
     there.mkdir(parents=True, exist_ok=True)
     (home / "jars").symlink_to(there)
-    layout = Layout(home, PORT_BASE)
+    layout = Layout(home, free_base())
     jars.ensure(layout, jars.KAFKA)
     with Supervisor(layout) as supervisor:
         supervisor.start(kafka.part(layout))

@@ -19,7 +19,8 @@ import pytest
 from aiohttp import web
 
 from kit import events, v2_server
-from kit.function_process import ROOT, Answer, FunctionProcess, command, environment, free_port, start
+from kit.function_process import ROOT, Answer, FunctionProcess, command, environment, start
+from kit.ports import free_port
 from kit.v2_server import ModelServer
 from tollgate import policy
 from tollgate.decision import Decided, Outcome

@@ -19,6 +19,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from kit.ports import free_base
 from tollgate.errors import ConfigurationError
 from tollgate.local import gateway, jars, kafka, postgres, probes
 from tollgate.local.gateway import Revision
@@ -27,7 +28,6 @@ from tollgate.local.part import Part
 from tollgate.local.supervisor import Supervisor
 
 pytestmark = pytest.mark.integration
-PORT_BASE = 24_000
 
 ECHO = """
 import sys
@@ -79,7 +79,7 @@ def infra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Infra]:
     downloaded = root / ".tollgate" / "jars"
     downloaded.mkdir(parents=True, exist_ok=True)
     (home / "jars").symlink_to(downloaded)
-    layout = Layout(home, PORT_BASE)
+    layout = Layout(home, free_base())
     jars.ensure(layout, jars.KAFKA)
     try:
         with Supervisor(layout) as supervisor:

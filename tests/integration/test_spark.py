@@ -24,7 +24,7 @@ import pytest
 from confluent_kafka import Producer
 
 from kit import oracle, stores
-from kit.function_process import free_port
+from kit.ports import free_port
 from tollgate.events import REQUESTED, CloudEvent, to_kafka, to_kafka_structured
 from tollgate.feature_matrix import assemble
 from tollgate.features import windows

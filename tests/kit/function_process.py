@@ -10,7 +10,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import aiohttp
 
+from kit.ports import free_port
 from tollgate.events import CloudEvent, from_http, to_http
 from tollgate.local import environments
 from tollgate.local.layout import Layout
@@ -124,14 +124,6 @@ class FunctionProcess:
         found = re.search(rf"^{re.escape(sample)} (\S+)$", text, re.MULTILINE)
         assert found, f"{sample} is not in the scrape"
         return float(found[1])
-
-
-def free_port() -> int:
-    """A port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 async def _post(url: str, messages: Sequence[tuple[Mapping[str, str], bytes]]) -> list[Answer]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kit.function_process import free_port
+from kit.ports import free_port
 from tollgate.local import environments, parts, probes
 from tollgate.local.layout import HOST, Layout
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kit.function_process import free_port
+from kit.ports import free_base
 from tollgate.local import postgres
 from tollgate.local.layout import Layout
 from tollgate.local.supervisor import Supervisor
@@ -30,9 +30,8 @@ def server(home: Path) -> Iterator[Layout]:
 
 
 def elsewhere(home: Path) -> Layout:
-    """A layout whose Postgres port is free at this moment."""
-    offset = Layout(home, 2_000).port("postgres") - 2_000
-    return Layout(home, free_port() - offset)
+    """A layout whose ports are free at this moment."""
+    return Layout(home, free_base())
 
 
 def fresh(layout: Layout) -> str:
