@@ -24,8 +24,8 @@ _METRICS = ("decide_metrics", "record_metrics", "model")
 def run(*, quick: bool) -> tuple[list[Metric], dict[str, Any]]:
     """200/s for 60 s (quick: 15 s), then as many as it can take."""
     seconds, flood = (15, 3_000) if quick else (60, 20_000)
-    with running(CHECKOUT / ".tollgate" / "bench", PORT_BASE) as platform:
-        platform.settle(platform.stream(1_000, rate=200))  # warm: connections, caches, the JVM's compiler
+    with running(CHECKOUT / ".tollgate" / "bench", PORT_BASE, size=()) as platform:  # the world of `make up`
+        platform.settle(platform.stream(3_000, rate=200))  # warm: connections, caches, the JVM's compiler
         before = _stages(platform)
         steady = platform.settle(platform.stream(200 * seconds, rate=200))
         stages = _between(before, _stages(platform))

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -131,7 +131,7 @@ class RunningPlatform:
 
 
 @contextmanager
-def running(home: Path, port_base: int) -> Iterator[RunningPlatform]:
+def running(home: Path, port_base: int, size: Sequence[str] = SMALL) -> Iterator[RunningPlatform]:
     """Start a platform without a stream in `home`, with the checkout's downloads; stop and purge it at the end."""
     layout = Layout(home, port_base)
     stop_running(layout)
@@ -144,7 +144,7 @@ def running(home: Path, port_base: int) -> Iterator[RunningPlatform]:
             (home / name).symlink_to(shared / name)
     platform = RunningPlatform(layout)
     done = subprocess.run(
-        [sys.executable, "-m", "tollgate.cli.main", "up", "--no-stream", "--detach", *SMALL],
+        [sys.executable, "-m", "tollgate.cli.main", "up", "--no-stream", "--detach", *size],
         env=platform.environ,
         capture_output=True,
         text=True,
