@@ -5,10 +5,13 @@ In: rows of plain values, or an error. Out: text, and `Exit` codes that scripts 
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum, StrEnum
 from functools import wraps
+from threading import Event
+from types import FrameType
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import msgspec
@@ -75,6 +78,18 @@ def fail(message: str, code: Exit = Exit.FAILURE) -> typer.Exit:
     """Say what went wrong on stderr and give the exception that ends the command with `code`."""
     messages.print(f"[bold red]tollgate:[/] {message}", markup=True, soft_wrap=True)
     return typer.Exit(int(code))
+
+
+def stop_on_signals() -> Event:
+    """An event that Ctrl-C and SIGTERM set, so that a long command ends in order."""
+    stop = Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+    return stop
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:

@@ -6,20 +6,18 @@ In: options. Out: a running platform with a live screen, or the state of one as 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.live import Live
 
-from tollgate.cli.output import Exit, Format, FormatOption, command, fail, messages, show
+from tollgate.cli.output import Exit, Format, FormatOption, command, fail, messages, show, stop_on_signals
 from tollgate.local import doctor as doctors
 from tollgate.local import health, lock, purge
 from tollgate.local.board import board
@@ -66,7 +64,7 @@ def up(
         raise fail("--duplicates, --malformed and --conflicts need --transactions", Exit.USAGE)
     size = {"days": days, "customers": customers, "terminals": terminals, "seed": seed}
     options = Options(transactions, rate, mix, {name: value for name, value in size.items() if value is not None})
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     platform = Platform(layout, options, stop)
     began = time.monotonic()
     ended: Summary | None = None
@@ -88,17 +86,6 @@ def _check_machine(layout: Layout) -> None:
     if bad:
         lines = "\n".join(f"  {each.what}\n    {each.do}" for each in bad)
         raise fail(f"this machine is not ready:\n{lines}", Exit.UNHEALTHY)
-
-
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGINT, ask)
-    signal.signal(signal.SIGTERM, ask)
-    return stop
 
 
 def _say_ready(layout: Layout, took: float, seconds: dict[str, float]) -> None:

@@ -5,17 +5,14 @@ In: options. Out: records on `transactions` and `labels`; a row on stdout that c
 
 from __future__ import annotations
 
-import signal
 from datetime import timedelta
 from pathlib import Path
-from threading import Event
-from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tollgate.cli.output import Format, FormatOption, command, messages, show
+from tollgate.cli.output import Format, FormatOption, command, messages, show, stop_on_signals
 from tollgate.local import world
 from tollgate.local.layout import Layout
 from tollgate.simulator.mapping import parse_pairs
@@ -55,7 +52,7 @@ def simulate(
     pace = Pace(count, rate, Mix(duplicates, malformed, conflicts), flush_labels)
     options = world.stream_options(layout, history, pace, shift)
     with KafkaPublisher(layout.kafka_bootstrap) as publisher, _Counter(count) as counter:
-        sent = run_simulate(options, publisher, _stop_on_signals(), counter.report)
+        sent = run_simulate(options, publisher, stop_on_signals(), counter.report)
     _finish(sent, output)
 
 
@@ -84,7 +81,7 @@ def replay(
         pace=Pace(count, rate, Mix(), flush_labels),
     )
     with KafkaPublisher(Layout.resolve().kafka_bootstrap) as publisher, _Counter(count) as counter:
-        sent = run_replay(options, publisher, _stop_on_signals(), counter.report)
+        sent = run_replay(options, publisher, stop_on_signals(), counter.report)
     _finish(sent, output)
     messages.print(f"to go on from here later: --first-row {sent.position.index}")
 
@@ -110,17 +107,6 @@ class _Counter(Progress):
     def __enter__(self) -> _Counter:
         self.start()
         return self
-
-
-def _stop_on_signals() -> Event:
-    stop = Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGINT, ask)
-    signal.signal(signal.SIGTERM, ask)
-    return stop
 
 
 def _finish(sent: Sent, output: Format) -> None:

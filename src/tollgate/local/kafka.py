@@ -22,14 +22,15 @@ from tollgate.local import jars, probes
 from tollgate.local import java as javas
 from tollgate.local.layout import HOST, Layout
 from tollgate.local.part import Part
+from tollgate.topics import DEAD_LETTERS, DECISIONS, LABELS, POSTED, TRANSACTIONS
 
 PARTITIONS = 4
 TOPICS = (
-    "transactions",
-    "labels",
-    "decisions",
-    "dead-letters",
-    "transactions-posted",
+    TRANSACTIONS,
+    LABELS,
+    DECISIONS,
+    DEAD_LETTERS,
+    POSTED,
     "broker-tollgate",
 )
 _HEAP = "512m"
